@@ -1,0 +1,168 @@
+"""What can be set, as dataclasses. YAML files and command lines become these at the entry points."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+LAYER_KINDS = ("s4", "s4d")
+INITS = ("legs", "lin", "inv")
+DT_TRANSFORMS = ("softplus", "exp")
+DISCRETIZATIONS = ("zoh", "bilinear")
+KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+
+
+def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value} is not one of {', '.join(map(str, choices))}")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise ValueError(f"{name}={value} must be at least {least}")
+
+
+@dataclass
+class LayerConfig:
+    """One S4 layer. Defaults are those of the published SaShiMi.
+
+    kind            s4: diagonal plus low rank; s4d: diagonal
+    init            legs (both kinds), lin, inv (s4d)
+    discretization  null: bilinear for s4, zero-order hold (zoh) for s4d
+    dt_min, dt_max  range of the initial step sizes
+    dt_transform    dt = softplus or exp of its parameter
+    n_ssm           copies of (A, B) shared by the channels; must divide every tier's width
+    backend         how kernels are computed: auto, two_level, keops, torch
+    """
+
+    kind: str = "s4"
+    init: str = "legs"
+    discretization: str | None = None
+    dt_min: float = 0.001
+    dt_max: float = 0.1
+    dt_transform: str = "softplus"
+    n_ssm: int = 1
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of("model.layer.kind", self.kind, LAYER_KINDS)
+        _one_of("model.layer.init", self.init, INITS if self.kind == "s4d" else ("legs",))
+        _one_of("model.layer.dt_transform", self.dt_transform, DT_TRANSFORMS)
+        if self.discretization is None:
+            self.discretization = "zoh" if self.kind == "s4d" else "bilinear"
+        choices = DISCRETIZATIONS if self.kind == "s4d" else ("bilinear",)
+        _one_of("model.layer.discretization", self.discretization, choices)
+        if not 0 < self.dt_min <= self.dt_max:
+            raise ValueError(f"model.layer.dt_min={self.dt_min} and dt_max={self.dt_max}: need 0 < dt_min <= dt_max")
+        _at_least("model.layer.n_ssm", self.n_ssm, 1)
+
+
+@dataclass
+class ModelConfig:
+    """SaShiMi. Defaults are those of the published 8-block model.
+
+    d_model   width of the top tier; each tier below is `expand` times wider
+    n_layers  pairs of S4 block and feed-forward block a tier
+    pool      pooling factors from the top tier down
+    ff        feed-forward expansion; 0: none
+    d_state   state size N of an S4 layer, counting both of each conjugate pair
+    glu       gated linear unit after an S4 layer, else linear
+    vocab     number of tokens, 2^bits of the codec
+    """
+
+    d_model: int = 64
+    n_layers: int = 8
+    pool: list[int] = field(default_factory=lambda: [4, 4])
+    expand: int = 2
+    ff: int = 2
+    d_state: int = 64
+    dropout: float = 0.0
+    glu: bool = True
+    vocab: int = 256
+    layer: LayerConfig = field(default_factory=LayerConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_layers", "expand"):
+            _at_least(f"model.{name}", getattr(self, name), 1)
+        _at_least("model.ff", self.ff, 0)
+        _at_least("model.vocab", self.vocab, 2)
+        if self.d_state < 2 or self.d_state % 2:
+            raise ValueError(f"model.d_state={self.d_state} must be even and at least 2")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout={self.dropout} must be at least 0 and below 1")
+        if any(p < 2 for p in self.pool):
+            raise ValueError(f"model.pool={self.pool}: every factor must be at least 2")
+        if self.d_model % self.layer.n_ssm:
+            raise ValueError(f"model.layer.n_ssm={self.layer.n_ssm} must divide model.d_model={self.d_model}")
+
+
+@dataclass
+class CodecConfig:
+    """Waveform to tokens and back.
+
+    bits       2^bits tokens
+    law        mu-law or linear
+    rate       samples a second
+    normalize  none, or window: every window is min-max scaled by itself, as in the published code
+    window     samples in such a window
+    """
+
+    bits: int = 8
+    law: str = "mu-law"
+    rate: int = 16000
+    normalize: str = "none"
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("codec.law", self.law, ("mu-law", "linear"))
+        _one_of("codec.normalize", self.normalize, ("none", "window"))
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"codec.bits={self.bits} must be 2 to 8: a token is one byte")
+        _at_least("codec.rate", self.rate, 1)
+        if self.window is not None:
+            _at_least("codec.window", self.window, 1)
+
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """A dataclass from nested plain values (YAML, JSON). `where` is the dotted prefix that errors name.
+
+    Raises ValueError for an unknown key and for a value of the wrong type, and what the class itself raises.
+    """
+    hints, known = get_type_hints(cls), {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {where}{nearest[0]}?" if nearest else f"; known here: {', '.join(sorted(known))}"
+            raise ValueError(f"unknown setting {where}{key}{hint}")
+    return cls(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if value is None:
+        if NoneType in options:
+            return None
+        raise ValueError(f"{name} must not be null")
+    kind = next(option for option in options if option is not NoneType)
+    if is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name}={value} must be a group of settings, as in {name}.KEY=VALUE")
+        return build(kind, value, f"{name}.")  # type: ignore[arg-type]
+    if get_origin(kind) is list:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name}={value} must be a list, as in {name}=[A,B]")
+        return [_convert(get_args(kind)[0], item, f"{name}[{i}]") for i, item in enumerate(value)]
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # a name that looks like a number
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{name}={value} must be {KIND_NAMES.get(kind, kind.__name__)}")
+    return value

@@ -1,0 +1,127 @@
+"""A discretised bank of state space systems in real arithmetic: what every fast kernel reads.
+
+Half a conjugate-paired state, x: c(N/2), is kept as its real coordinates [Re x, Im x]: f(N). In them the
+recurrence
+
+    x' = Abar x + b u        y = c . x'
+
+is real: multiplication by a complex diagonal becomes N/2 rotations with scaling, q* x = 2 Re(sum conj(q) x)
+becomes a dot product with the row [2 Re q, 2 Im q], and 2 Re(sum C x) one with [2 Re C, -2 Im C].
+S4D is canonical: b is 1 and c carries C Bbar.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def coordinates(x: Tensor) -> Tensor:
+    """c(... n) -> f(... 2n): real parts, then imaginary parts."""
+    return torch.cat([x.real, x.imag], dim=-1)
+
+
+def complex_multiply(x: Tensor, y: Tensor) -> Tensor:
+    """The product of complex numbers kept as [re, im] halves of the second-last axis, f(... 2n K)."""
+    (xr, xi), (yr, yi) = x.chunk(2, dim=-2), y.chunk(2, dim=-2)
+    return torch.cat([xr * yr - xi * yi, xr * yi + xi * yr], dim=-2)
+
+
+@dataclass(frozen=True)
+class DiagonalMap:
+    """A power of a complex diagonal Abar. a: f(H N 1), [re, im] along N."""
+
+    a: Tensor
+
+    def columns(self, X: Tensor) -> Tensor:
+        """A X for columns X: f(H N K)."""
+        return complex_multiply(self.a, X)
+
+    def rows(self, R: Tensor) -> Tensor:
+        """R A for rows R: f(H K N). A row multiplies by the transpose of the rotation: the conjugate."""
+        re, im = self.a.chunk(2, dim=-2)
+        return complex_multiply(torch.cat([re, -im], dim=-2), R.mT).mT
+
+    def squared(self) -> "DiagonalMap":
+        return DiagonalMap(complex_multiply(self.a, self.a))
+
+
+@dataclass(frozen=True)
+class DenseMap:
+    """A power of a dense Abar. A: f(H N N)."""
+
+    A: Tensor
+
+    def columns(self, X: Tensor) -> Tensor:
+        """A X for columns X: f(H N K)."""
+        return self.A @ X
+
+    def rows(self, R: Tensor) -> Tensor:
+        """R A for rows R: f(H K N)."""
+        return R @ self.A
+
+    def squared(self) -> "DenseMap":
+        return DenseMap(self.A @ self.A)
+
+
+@dataclass(frozen=True)
+class System:
+    """H discretised systems, Abar = diag(a) - p q (p and q None: diagonal). See the module's text.
+
+    a: f(H N) as [re, im]; b, p: f(H N) columns; c, q: f(H N) rows.
+    """
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    p: Tensor | None = None
+    q: Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> "System":
+        p, q = self.p, self.q
+        return System(
+            self.a.to(dtype), self.b.to(dtype), self.c.to(dtype),
+            None if p is None else p.to(dtype), None if q is None else q.to(dtype),
+        )  # fmt: skip
+
+    def map(self) -> DiagonalMap | DenseMap:
+        """Abar as something whose powers can be taken."""
+        if self.p is None or self.q is None:
+            return DiagonalMap(self.a[..., None])
+        re, im = (torch.diag_embed(t) for t in self.a.chunk(2, dim=-1))
+        rotation = torch.cat([torch.cat([re, -im], dim=-1), torch.cat([im, re], dim=-1)], dim=-2)
+        return DenseMap(rotation - self.p[..., :, None] * self.q[..., None, :])
+
+    def step(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the recurrence in O(N) a channel. u: f(B H), x: f(B H N) -> y: f(B H), x'."""
+        re, im = self.a.chunk(2, dim=-1)
+        xr, xi = x.chunk(2, dim=-1)
+        new = torch.cat([re * xr - im * xi, re * xi + im * xr], dim=-1)
+        if self.p is not None and self.q is not None:
+            new = new - self.p * (self.q * x).sum(-1, keepdim=True)
+        new = new + self.b * u[..., None]
+        return (self.c * new).sum(-1), new
+
+
+def powers_times_columns(
+    A: DiagonalMap | DenseMap, b: Tensor, count: int
+) -> tuple[Tensor, list[DiagonalMap | DenseMap]]:
+    """A^k b for k < count, by doubling. b: f(H N) -> f(H N count); also the maps A, A^2, A^4, ... passed by.
+
+    The last of them is A^m with m the first power of two >= count.
+    """
+    X, maps = b[..., None], [A]
+    while X.shape[-1] < count:
+        X = torch.cat([X, maps[-1].columns(X)], dim=-1)
+        maps.append(maps[-1].squared())
+    return X[..., :count], maps
+
+
+def rows_times_powers(c: Tensor, A: DiagonalMap | DenseMap, count: int) -> Tensor:
+    """c A^k for k < count, by doubling. c: f(H N) -> f(H count N)."""
+    R = c[..., None, :]
+    while R.shape[-2] < count:
+        R = torch.cat([R, A.rows(R)], dim=-2)
+        if R.shape[-2] < count:
+            A = A.squared()
+    return R[..., :count, :]

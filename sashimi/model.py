@@ -1,0 +1,260 @@
+"""SaShiMi: the wiring of its tiers, and the state that a sequence leaves behind.
+
+Goel, Gu, Donahue, Re, "It's Raw! Audio Generation with State-Space Models", arXiv:2202.09729.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sashimi.config import ModelConfig
+from sashimi.files import finished
+from sashimi.kernels.system import System
+from sashimi.layers import S4, Block, DownPool, FeedForward, UpPool
+
+
+@dataclass(frozen=True)
+class State:
+    """All that B sequences leave behind: from here they go on as if they had never stopped.
+
+    values    f(B S), in the order of `SaShiMi.layout`: SSM states, what up-pools owe, what down-pools hold
+    position  i(B), tokens the model has consumed = index of the next token; all of one phase (mod the period)
+    pending   i(B), the token to consume next; None for a state of `scan` and `step`, which know none
+    """
+
+    values: Tensor
+    position: Tensor
+    pending: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        return self.values.shape[0]
+
+    def to(self, dtype: torch.dtype) -> "State":
+        return replace(self, values=self.values.to(dtype))
+
+    def detach(self) -> "State":
+        return replace(self, values=self.values.detach())
+
+    def select(self, index: Sequence[int] | Tensor) -> "State":
+        """The given sequences, in that order; an index may repeat (a fork)."""
+        i = torch.as_tensor(index, dtype=torch.long)
+        pending = None if self.pending is None else self.pending[i]
+        return State(self.values[i.to(self.values.device)], self.position[i], pending)
+
+    @staticmethod
+    def concat(states: Sequence["State"]) -> "State":
+        """One state of several. The model checks that their phases agree when it runs on from there.
+
+        Raises ValueError where some have a pending token and some have none.
+        """
+        pending = [s.pending for s in states if s.pending is not None]
+        if pending and len(pending) != len(states):
+            raise ValueError("cannot join states with and without a pending token")
+        return State(
+            torch.cat([s.values for s in states]),
+            torch.cat([s.position for s in states]),
+            torch.cat(pending) if pending else None,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write to a safetensors file, whole or not at all."""
+        from safetensors.torch import save_file
+
+        tensors = {"values": self.values.contiguous(), "position": self.position}
+        if self.pending is not None:
+            tensors["pending"] = self.pending
+        with finished(path) as partial:
+            save_file(tensors, partial, {"format": "sashimi-state"})
+
+    @staticmethod
+    def load(path: Path) -> "State":
+        """Read what `save` wrote. Raises ValueError for any other file."""
+        try:
+            tensors = load_file(path)
+            return State(tensors["values"], tensors["position"], tensors.get("pending"))
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{path} is not a saved state of this program: {error}") from None
+
+
+class SaShiMi(nn.Module):
+    """The model: tokens i(B L) to logits f(B L vocab) of the token that follows each.
+
+    Tier 0 runs at the sample rate; down-pools feed the tiers below, whose outputs come back up one pooled
+    step late. `forward`, `scan` and `step` share one wiring and give the same numbers.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.d_model * config.expand**i for i in range(len(config.pool) + 1)]
+        self.embedding = nn.Embedding(config.vocab, config.d_model)
+        self.down_pools = nn.ModuleList(
+            DownPool(H, p, config.expand) for H, p in zip(widths, config.pool, strict=False)
+        )
+        self.up_pools = nn.ModuleList(
+            UpPool(H, p, config.expand) for H, p in zip(widths, config.pool, strict=False)
+        )
+        self.tiers = nn.ModuleList(nn.ModuleList(self._blocks(H)) for H in widths)
+        self.norm = nn.LayerNorm(config.d_model)
+        self.head = nn.Linear(config.d_model, config.vocab)
+
+    def _blocks(self, H: int) -> list[Block]:
+        config, blocks = self.config, []
+        for _ in range(config.n_layers):
+            blocks.append(Block(S4(H, config.d_state, config.layer, config.dropout, config.glu)))
+            if config.ff:
+                blocks.append(Block(FeedForward(H, config.ff, config.dropout)))
+        return blocks
+
+    @property
+    def period(self) -> int:
+        """Samples after which every tier has stepped: the product of the pooling factors."""
+        return math.prod(self.config.pool)
+
+    @property
+    def start_token(self) -> int:
+        """The token of silence, which precedes every sequence."""
+        return self.config.vocab // 2
+
+    # --- state
+
+    def layout(self) -> dict[str, tuple[int, ...]]:
+        """What a state holds of each sequence, in order: name to shape.
+
+        gathered.I  (p, H)  inputs of down-pool I so far, zeros after them
+        owed.I      (p, H)  the block of up-pool I in use; the phase says how far
+        ssm.I.J     (H, N)  state of the S4 layer in block J of tier I, [Re x, Im x]
+        """
+        layout: dict[str, tuple[int, ...]] = {}
+        for i, tier in enumerate(self.tiers):
+            if i < len(self.config.pool):
+                p, H = self.config.pool[i], self.config.d_model * self.config.expand**i
+                layout[f"gathered.{i}"] = layout[f"owed.{i}"] = (p, H)
+            for j, block in enumerate(tier):
+                if isinstance(block.layer, S4):
+                    layout[f"ssm.{i}.{j}"] = (block.layer.H, block.layer.N)
+        return layout
+
+    def start(self, batch: int) -> State:
+        """Position 0 of `batch` sequences, with the start token pending."""
+        size = sum(math.prod(shape) for shape in self.layout().values())
+        weight = self.head.weight
+        values = torch.zeros(batch, size, dtype=weight.dtype, device=weight.device)
+        return State(values, torch.zeros(batch, dtype=torch.long), torch.full((batch,), self.start_token))
+
+    def unpack(self, state: State) -> dict[str, Tensor]:
+        """The named parts of a state, each f(B *shape). Raises ValueError if it is not one of this model."""
+        layout = self.layout()
+        sizes = [math.prod(shape) for shape in layout.values()]
+        if state.values.shape[1] != sum(sizes):
+            raise ValueError(
+                f"a state of {state.values.shape[1]} values does not fit this model, whose states have {sum(sizes)}"
+            )
+        parts = state.values.to(self.head.weight.dtype).split(sizes, dim=1)
+        return {name: part.unflatten(1, layout[name]) for name, part in zip(layout, parts, strict=True)}
+
+    def pack(self, parts: dict[str, Tensor], position: Tensor, pending: Tensor | None = None) -> State:
+        """The inverse of `unpack`."""
+        return State(torch.cat([parts[name].flatten(1) for name in self.layout()], dim=1), position, pending)
+
+    def phase(self, position: Tensor) -> int:
+        """Where in the period sequences stand. Raises ValueError unless it is one place for all."""
+        phases = (position % self.period).unique().tolist()
+        if len(phases) != 1:
+            raise ValueError(f"sequences of one batch must have one phase mod {self.period}, got {phases}")
+        return phases[0]
+
+    # --- running
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Convolution from the start of a sequence. i(B L) -> f(B L vocab), any L."""
+        return self._head(self._tier(0, self.embedding(tokens.long()), 0, None, None, None))
+
+    def scan(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Convolution from a state. i(B L), state -> f(B L vocab), the state after them. Any L >= 1."""
+        parts = self.unpack(state)
+        x = self._tier(0, self.embedding(tokens.long()), self.phase(state.position), parts, parts, None)
+        return self._head(x), self.pack(parts, state.position + tokens.shape[1])
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step of the recurrence. i(B), state -> f(B vocab), the next state."""
+        parts = self.unpack(state)
+        logits = self.advance(tokens, parts, self.phase(state.position), self.systems())
+        return logits, self.pack(parts, state.position + 1)
+
+    def systems(self) -> dict[str, System]:
+        """The discretised systems of every S4 layer under its name in `layout`: what a recurrence needs."""
+        dtype = self.head.weight.dtype
+        return {
+            f"ssm.{i}.{j}": block.layer.system(dtype)
+            for i, tier in enumerate(self.tiers)
+            for j, block in enumerate(tier)
+            if isinstance(block.layer, S4)
+        }
+
+    def advance(
+        self, tokens: Tensor, parts: dict[str, Tensor], phase: int, systems: dict[str, System]
+    ) -> Tensor:
+        """`step` for loops: i(B) -> f(B vocab); replaces what changes in `parts` (the dict, never a tensor)."""
+        x = self.embedding(tokens.long())[:, None]
+        return self._head(self._tier(0, x, phase, parts, parts, systems))[:, 0]
+
+    def _head(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x))
+
+    def _tier(
+        self,
+        i: int,
+        x: Tensor,
+        position: int,
+        old: dict[str, Tensor] | None,
+        new: dict[str, Tensor] | None,
+        systems: dict[str, System] | None,
+    ) -> Tensor:
+        """Tier i and all below it on x: f(B L H), whose first vector has index `position` (mod the period).
+
+        Reads `old` and writes `new` (they may be one dict); without them starts from zero and forgets.
+        """
+        if i < len(self.config.pool):
+            x = x + self._from_below(i, x, position, old, new, systems)
+        y = x
+        for j, block in enumerate(self.tiers[i]):
+            name = f"ssm.{i}.{j}"
+            state = old.get(name) if old is not None else None
+            y, state = block(y, state, systems[name] if systems is not None and state is not None else None)
+            if new is not None and state is not None:
+                new[name] = state
+        return y + x
+
+    def _from_below(
+        self,
+        i: int,
+        x: Tensor,
+        position: int,
+        old: dict[str, Tensor] | None,
+        new: dict[str, Tensor] | None,
+        systems: dict[str, System] | None,
+    ) -> Tensor:
+        """What the tiers below i contribute: one vector for each of x, a pooled step late."""
+        p, (B, L, H) = self.config.pool[i], x.shape
+        held = position % p  # vectors of an unfinished pool
+        owed = x.new_zeros(B, p, H) if old is None else old[f"owed.{i}"]
+        gathered = x if old is None or not held else torch.cat([old[f"gathered.{i}"][:, :held], x], dim=1)
+        pools, rest = divmod(held + L, p)
+        if pools:
+            z = self.down_pools[i](gathered[:, : pools * p])
+            z = self.up_pools[i](self._tier(i + 1, z, position // p, old, new, systems))
+            owed = torch.cat([owed, z], dim=1)
+        if new is not None:
+            new[f"owed.{i}"] = owed[:, -p:]
+            held_now = gathered[:, pools * p :]
+            new[f"gathered.{i}"] = torch.nn.functional.pad(held_now, (0, 0, 0, p - rest))
+        return owed[:, held : held + L]
