@@ -17,15 +17,18 @@ from torch import Tensor
 
 from sashimi import __version__
 from sashimi.config import CodecConfig, ModelConfig, build
+from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.model import SaShiMi
 
 FORMAT, FORMAT_VERSION = "sashimi-checkpoint", 1
 BEST = "best.safetensors"  # what a run directory means as a checkpoint
 PUBLISHED_SUFFIXES = (".pt", ".ckpt")
+SHIPPED = Path(__file__).parents[1] / "checkpoints"  # in a clone
+PASSING_RUNS = {"demo", "smoke", "test"}  # experiments whose runs nobody means by "my newest run"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A file that is not a usable checkpoint; the message says which file, why, and what to do."""
 
 
@@ -82,7 +85,7 @@ def load(path: str | Path, *, backend: str = "auto", dt_transform: str | None = 
 
         try:
             weights, metadata = published.read(path, dt_transform)
-        except ValueError as error:
+        except UserError as error:
             raise CheckpointError(str(error)) from None
     else:
         header = _header(path)
@@ -114,6 +117,32 @@ def resolve(path: str | Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     return path
+
+
+def choose(checkpoint: Path | None, runs: Path, experiment: str | None) -> tuple[Path, str]:
+    """The checkpoint to use and why: the one given, else the newest local run, else a shipped one.
+
+    Runs lie in runs/EXPERIMENT/TIME. With `experiment`, only its runs count; else all but those of demos
+    and tests. Raises UserError when there is none.
+    """
+    if checkpoint is not None:
+        return checkpoint, "as asked"
+    found = [
+        path.parent
+        for path in runs.glob(f"*/*/{BEST}")
+        if (path.parts[-3] == experiment if experiment else path.parts[-3] not in PASSING_RUNS)
+    ]
+    if found:
+        return max(found, key=lambda run: (run / BEST).stat().st_mtime), "the newest local training run"
+    shipped = sorted(SHIPPED.glob("*.safetensors"))
+    if shipped:
+        return shipped[0], "shipped with the program; no local training run" + (
+            f" of {experiment}" if experiment else ""
+        )
+    raise UserError(
+        f"no checkpoint: {runs}/ holds no training run{f' of {experiment}' if experiment else ''} and none is "
+        "shipped; set checkpoint_path=FILE"
+    )
 
 
 def _header(path: Path) -> dict[str, str]:

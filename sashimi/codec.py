@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sashimi.config import CodecConfig
+from sashimi.errors import UserError
+
+Tokens = NDArray[np.uint8]
 
 
 class Codec:
@@ -23,14 +26,14 @@ class Codec:
         """The token of silence."""
         return self.levels // 2
 
-    def encode(self, waveform: NDArray[np.floating]) -> NDArray[np.uint8]:
+    def encode(self, waveform: NDArray[np.floating]) -> Tokens:
         """f(... L) -> uint8(... L). With `normalize=window`, the last axis is one window.
 
-        Values outside [-1, 1] are clipped. Raises ValueError for NaN and infinity.
+        Values outside [-1, 1] are clipped. Raises UserError for NaN and infinity.
         """
         x = np.asarray(waveform, dtype=np.float32)
         if not np.isfinite(x).all():
-            raise ValueError("the waveform holds NaN or infinite samples")
+            raise UserError("the waveform holds NaN or infinite samples")
         if self.config.normalize == "window":
             low, high = x.min(-1, keepdims=True), x.max(-1, keepdims=True)
             x = (x - low) / (high - low + np.float32(1e-6)) * 2 - 1

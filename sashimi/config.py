@@ -7,21 +7,24 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from sashimi.errors import UserError
+
 LAYER_KINDS = ("s4", "s4d")
 INITS = ("legs", "lin", "inv")
 DT_TRANSFORMS = ("softplus", "exp")
+ENGINES = ("eager",)
 DISCRETIZATIONS = ("zoh", "bilinear")
 KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
 def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name}={value} is not one of {', '.join(map(str, choices))}")
+        raise UserError(f"{name}={value} is not one of {', '.join(map(str, choices))}")
 
 
 def _at_least(name: str, value: float, least: float) -> None:
     if value < least:
-        raise ValueError(f"{name}={value} must be at least {least}")
+        raise UserError(f"{name}={value} must be at least {least}")
 
 
 @dataclass
@@ -55,7 +58,7 @@ class LayerConfig:
         choices = DISCRETIZATIONS if self.kind == "s4d" else ("bilinear",)
         _one_of("model.layer.discretization", self.discretization, choices)
         if not 0 < self.dt_min <= self.dt_max:
-            raise ValueError(f"model.layer.dt_min={self.dt_min} and dt_max={self.dt_max}: need 0 < dt_min <= dt_max")
+            raise UserError(f"model.layer.dt_min={self.dt_min} and dt_max={self.dt_max}: need 0 < dt_min <= dt_max")
         _at_least("model.layer.n_ssm", self.n_ssm, 1)
 
 
@@ -89,13 +92,13 @@ class ModelConfig:
         _at_least("model.ff", self.ff, 0)
         _at_least("model.vocab", self.vocab, 2)
         if self.d_state < 2 or self.d_state % 2:
-            raise ValueError(f"model.d_state={self.d_state} must be even and at least 2")
+            raise UserError(f"model.d_state={self.d_state} must be even and at least 2")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout={self.dropout} must be at least 0 and below 1")
+            raise UserError(f"model.dropout={self.dropout} must be at least 0 and below 1")
         if any(p < 2 for p in self.pool):
-            raise ValueError(f"model.pool={self.pool}: every factor must be at least 2")
+            raise UserError(f"model.pool={self.pool}: every factor must be at least 2")
         if self.d_model % self.layer.n_ssm:
-            raise ValueError(f"model.layer.n_ssm={self.layer.n_ssm} must divide model.d_model={self.d_model}")
+            raise UserError(f"model.layer.n_ssm={self.layer.n_ssm} must divide model.d_model={self.d_model}")
 
 
 @dataclass
@@ -119,10 +122,121 @@ class CodecConfig:
         _one_of("codec.law", self.law, ("mu-law", "linear"))
         _one_of("codec.normalize", self.normalize, ("none", "window"))
         if not 2 <= self.bits <= 8:
-            raise ValueError(f"codec.bits={self.bits} must be 2 to 8: a token is one byte")
+            raise UserError(f"codec.bits={self.bits} must be 2 to 8: a token is one byte")
         _at_least("codec.rate", self.rate, 1)
         if self.window is not None:
             _at_least("codec.window", self.window, 1)
+
+
+@dataclass
+class SamplingConfig:
+    """How a token is drawn from the model's distribution. Truncations apply after the temperature, all at once.
+
+    temp    temperature; 0: greedy, always the most likely token
+    top_k   keep the k most likely tokens; 0: all
+    top_p   keep the most likely tokens until their probability reaches top_p
+    min_p   drop tokens less likely than min_p times the most likely one
+    floor   drop tokens less likely than this
+    """
+
+    temp: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _at_least("temp", self.temp, 0)
+        _at_least("top_k", self.top_k, 0)
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p={self.top_p} must be above 0 and at most 1")
+        for name in ("min_p", "floor"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+
+
+@dataclass
+class EngineConfig:
+    """What plays the model. name: eager (plain torch)."""
+
+    name: str = "eager"
+
+    def __post_init__(self) -> None:
+        _one_of("engine.name", self.name, ENGINES)
+
+
+@dataclass
+class DataConfig:
+    """The recordings of an experiment. dir: a folder of audio files."""
+
+    dir: Path | None = None
+
+
+@dataclass
+class ExperimentConfig:
+    """What every entry point shares: the experiment's name, model, codec and data."""
+
+    name: str = "sashimi"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    runs_dir: Path = Path("runs")
+
+
+@dataclass
+class GenerateConfig(ExperimentConfig, SamplingConfig):
+    """`python generate.py`. configs/generate.yaml explains every key and holds the defaults."""
+
+    checkpoint_path: Path | None = None
+    dt_transform: str | None = None
+    n_samples: int = 4
+    n_reps: int = 1
+    n_batch: int | None = None
+    l_sample: int | None = None
+    seed: int = 0
+    clips: list[int] | None = None
+    load_data: bool = True
+    split: str = "val"
+    l_prefix: int = 0
+    prompt: Path | None = None
+    prompt_start: float = 0.0
+    prompt_end: float | None = None
+    include_prompt: bool = True
+    save_dir: Path | None = None
+    overwrite: bool = False
+    format: str = "wav"
+    keep: str = "all"
+    plots: bool = False
+    again: Path | None = None
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dt_transform is not None:
+            _one_of("dt_transform", self.dt_transform, DT_TRANSFORMS)
+        for name in ("n_samples", "n_reps", "n_batch", "l_sample"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        for name in ("l_prefix", "prompt_start"):
+            _at_least(name, getattr(self, name), 0)
+        if not 0 <= self.seed < 2**64:
+            raise UserError(f"seed={self.seed} must be at least 0 and below 2^64")
+        _one_of("split", self.split, ("train", "val", "test"))
+        _one_of("format", self.format, ("wav", "flac"))
+        _one_of("keep", self.keep, ("all", "middle"))
+        if self.prompt_end is not None and self.prompt_end <= self.prompt_start:
+            raise UserError(f"prompt_end={self.prompt_end} must be after prompt_start={self.prompt_start}")
+        if self.l_prefix and self.prompt:
+            raise UserError("prompt= and l_prefix= both give a beginning; use one")
+        if self.l_prefix and not self.load_data:
+            raise UserError(f"l_prefix={self.l_prefix} takes its beginnings from data.dir: it needs load_data=true")
+        for clip in self.clips or ():
+            if not 0 <= clip < self.n_samples * self.n_reps:
+                raise UserError(f"clips={self.clips}: clip numbers run from 0 to {self.n_samples * self.n_reps - 1}")
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        return SamplingConfig(self.temp, self.top_k, self.top_p, self.min_p, self.floor)
 
 
 T = TypeVar("T")
@@ -131,14 +245,14 @@ T = TypeVar("T")
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """A dataclass from nested plain values (YAML, JSON). `where` is the dotted prefix that errors name.
 
-    Raises ValueError for an unknown key and for a value of the wrong type, and what the class itself raises.
+    Raises UserError for an unknown key and for a value of the wrong type, and what the class itself raises.
     """
     hints, known = get_type_hints(cls), {f.name for f in fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             nearest = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {where}{nearest[0]}?" if nearest else f"; known here: {', '.join(sorted(known))}"
-            raise ValueError(f"unknown setting {where}{key}{hint}")
+            raise UserError(f"unknown setting {where}{key}{hint}")
     return cls(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
 
 
@@ -147,15 +261,15 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if value is None:
         if NoneType in options:
             return None
-        raise ValueError(f"{name} must not be null")
+        raise UserError(f"{name} must not be null")
     kind = next(option for option in options if option is not NoneType)
     if is_dataclass(kind):
         if not isinstance(value, Mapping):
-            raise ValueError(f"{name}={value} must be a group of settings, as in {name}.KEY=VALUE")
+            raise UserError(f"{name}={value} must be a group of settings, as in {name}.KEY=VALUE")
         return build(kind, value, f"{name}.")  # type: ignore[arg-type]
     if get_origin(kind) is list:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{name}={value} must be a list, as in {name}=[A,B]")
+            raise UserError(f"{name}={value} must be a list, as in {name}=[A,B]")
         return [_convert(get_args(kind)[0], item, f"{name}[{i}]") for i, item in enumerate(value)]
     if kind is Path and isinstance(value, str | Path):
         return Path(value).expanduser()
@@ -164,5 +278,5 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)  # a name that looks like a number
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{name}={value} must be {KIND_NAMES.get(kind, kind.__name__)}")
+        raise UserError(f"{name}={value} must be {KIND_NAMES.get(kind, kind.__name__)}")
     return value

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sashimi import ssm
 from sashimi.config import LayerConfig
+from sashimi.errors import UserError
 from sashimi.kernels import resolve_backend
 from sashimi.kernels.cauchy import cauchy_kernel, cauchy_keops, cauchy_torch
 from sashimi.kernels.chunked import chunked_scan
@@ -38,7 +39,7 @@ class S4(nn.Module):
     def __init__(self, H: int, N: int, config: LayerConfig, dropout: float = 0.0, glu: bool = True) -> None:
         super().__init__()
         if H % config.n_ssm:
-            raise ValueError(f"model.layer.n_ssm={config.n_ssm} must divide the layer's width {H}")
+            raise UserError(f"model.layer.n_ssm={config.n_ssm} must divide the layer's width {H}")
         self.H, self.N, self.config = H, N, config
         match config.init:
             case "legs":

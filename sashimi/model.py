@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sashimi.config import ModelConfig
+from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.kernels.system import System
 from sashimi.layers import S4, Block, DownPool, FeedForward, UpPool
@@ -51,11 +52,11 @@ class State:
     def concat(states: Sequence["State"]) -> "State":
         """One state of several. The model checks that their phases agree when it runs on from there.
 
-        Raises ValueError where some have a pending token and some have none.
+        Raises UserError where some have a pending token and some have none.
         """
         pending = [s.pending for s in states if s.pending is not None]
         if pending and len(pending) != len(states):
-            raise ValueError("cannot join states with and without a pending token")
+            raise UserError("cannot join states with and without a pending token")
         return State(
             torch.cat([s.values for s in states]),
             torch.cat([s.position for s in states]),
@@ -74,14 +75,14 @@ class State:
 
     @staticmethod
     def load(path: Path) -> "State":
-        """Read what `save` wrote. Raises ValueError for any other file."""
+        """Read what `save` wrote. Raises UserError for any other file."""
         try:
             tensors = load_file(path)
             return State(tensors["values"], tensors["position"], tensors.get("pending"))
         except FileNotFoundError:
             raise
         except Exception as error:
-            raise ValueError(f"{path} is not a saved state of this program: {error}") from None
+            raise UserError(f"{path} is not a saved state of this program: {error}") from None
 
 
 class SaShiMi(nn.Module):
@@ -151,11 +152,11 @@ class SaShiMi(nn.Module):
         return State(values, torch.zeros(batch, dtype=torch.long), torch.full((batch,), self.start_token))
 
     def unpack(self, state: State) -> dict[str, Tensor]:
-        """The named parts of a state, each f(B *shape). Raises ValueError if it is not one of this model."""
+        """The named parts of a state, each f(B *shape). Raises UserError if it is not one of this model."""
         layout = self.layout()
         sizes = [math.prod(shape) for shape in layout.values()]
         if state.values.shape[1] != sum(sizes):
-            raise ValueError(
+            raise UserError(
                 f"a state of {state.values.shape[1]} values does not fit this model, whose states have {sum(sizes)}"
             )
         parts = state.values.to(self.head.weight.dtype).split(sizes, dim=1)
@@ -166,10 +167,10 @@ class SaShiMi(nn.Module):
         return State(torch.cat([parts[name].flatten(1) for name in self.layout()], dim=1), position, pending)
 
     def phase(self, position: Tensor) -> int:
-        """Where in the period sequences stand. Raises ValueError unless it is one place for all."""
+        """Where in the period sequences stand. Raises UserError unless it is one place for all."""
         phases = (position % self.period).unique().tolist()
         if len(phases) != 1:
-            raise ValueError(f"sequences of one batch must have one phase mod {self.period}, got {phases}")
+            raise UserError(f"sequences of one batch must have one phase mod {self.period}, got {phases}")
         return phases[0]
 
     # --- running

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, base, nodes
 from torch import Tensor
 
 from sashimi.config import CodecConfig, LayerConfig, ModelConfig
+from sashimi.errors import UserError
 from sashimi.kernels.system import DenseMap
 from sashimi.layers import S4
 from sashimi.model import SaShiMi
@@ -38,14 +39,14 @@ def read(path: Path, dt_transform: str | None = None) -> tuple[dict[str, Tensor]
 
     dt_transform: softplus or exp. Nothing in the tensors of version 4 says which; without it the
     checkpoint's own settings decide, else softplus, with a warning. Version 3 is always exp.
-    Raises ValueError for anything that is not such a checkpoint.
+    Raises UserError for anything that is not such a checkpoint.
     """
     from sashimi.checkpoint import Metadata
 
     state_dict, settings = _unpickle(path)
     weights, version = _version_4_names(state_dict)
     if "encoder.0.weight" not in weights or not any(".kernel.C" in name for name in weights):
-        raise ValueError(f"{path} is not a published SaShiMi checkpoint: it has no embedding and S4 kernels")
+        raise UserError(f"{path} is not a published SaShiMi checkpoint: it has no embedding and S4 kernels")
     layer = _at(settings, "model", "layer")
     dataset = _at(settings, "dataset")
     if version == 3:
@@ -60,13 +61,13 @@ def read(path: Path, dt_transform: str | None = None) -> tuple[dict[str, Tensor]
             )  # fmt: skip
     for name, supported in (("real_transform", "exp"), ("imag_transform", "none")):
         if layer.get(name, supported) != supported:
-            raise ValueError(f"{path} was trained with {name}={layer[name]}; only {supported} is supported")
+            raise UserError(f"{path} was trained with {name}={layer[name]}; only {supported} is supported")
     try:
         config = _sizes(weights, dt_transform, layer.get("disc", "zoh"))
         model = SaShiMi(config)
         ours = _rename(weights, model)
     except (KeyError, IndexError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a SaShiMi checkpoint of a supported form: {error}") from None
+        raise UserError(f"{path} is not a SaShiMi checkpoint of a supported form: {error}") from None
     codec = CodecConfig(
         bits=int(dataset.get("bits", 8)),
         law=str(dataset.get("quantization", "mu-law")),
@@ -84,12 +85,12 @@ def _unpickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
         if blocked:
-            raise ValueError(f"{path} holds code or objects ({blocked[1]}) that are not loaded from files") from None
-        raise ValueError(f"{path} is truncated or not a PyTorch file") from None
+            raise UserError(f"{path} holds code or objects ({blocked[1]}) that are not loaded from files") from None
+        raise UserError(f"{path} is truncated or not a PyTorch file") from None
     except (RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is truncated or not a PyTorch file: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} is truncated or not a PyTorch file: {str(error).splitlines()[0]}") from None
     if not isinstance(loaded, Mapping):
-        raise ValueError(f"{path} holds a {type(loaded).__name__}, not a state dict")
+        raise UserError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     settings = loaded.get("hyper_parameters", {})
     if OmegaConf.is_config(settings):
         settings = OmegaConf.to_container(settings, resolve=False)

@@ -11,6 +11,8 @@ import importlib.util
 import os
 import shutil
 
+from sashimi.errors import UserError
+
 # In order of preference, both layer kinds: `python -m benchmarks.kernels` measures it.
 BACKENDS = ("two_level", "keops", "torch")
 
@@ -18,15 +20,15 @@ BACKENDS = ("two_level", "keops", "torch")
 def resolve_backend(name: str) -> str:
     """The backend that `model.layer.backend=name` stands for.
 
-    Raises ValueError for an unknown name, and for `keops` where PyKeOps or its compiler is missing.
+    Raises UserError for an unknown name, and for `keops` where PyKeOps or its compiler is missing.
     """
     if name == "auto":
         return BACKENDS[0]
     if name not in BACKENDS:
-        raise ValueError(f"model.layer.backend={name} is not one of auto, {', '.join(BACKENDS)}")
+        raise UserError(f"model.layer.backend={name} is not one of auto, {', '.join(BACKENDS)}")
     if name == "keops":
         if importlib.util.find_spec("pykeops") is None:
-            raise ValueError("model.layer.backend=keops needs PyKeOps: pip install pykeops")
+            raise UserError("model.layer.backend=keops needs PyKeOps: pip install pykeops")
         if shutil.which(os.environ.get("CXX", "c++")) is None and shutil.which("g++") is None:
-            raise ValueError("model.layer.backend=keops needs a C++ compiler: apt install g++, or set CXX")
+            raise UserError("model.layer.backend=keops needs a C++ compiler: apt install g++, or set CXX")
     return name

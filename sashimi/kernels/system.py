@@ -96,10 +96,10 @@ class System:
         """One step of the recurrence in O(N) a channel. u: f(B H), x: f(B H N) -> y: f(B H), x'."""
         re, im = self.a.chunk(2, dim=-1)
         xr, xi = x.chunk(2, dim=-1)
-        new = torch.cat([re * xr - im * xi, re * xi + im * xr], dim=-1)
+        new = torch.cat([torch.addcmul(re * xr, im, xi, value=-1), torch.addcmul(re * xi, im, xr)], dim=-1)
         if self.p is not None and self.q is not None:
-            new = new - self.p * (self.q * x).sum(-1, keepdim=True)
-        new = new + self.b * u[..., None]
+            new = torch.addcmul(new, self.p, (self.q * x).sum(-1, keepdim=True), value=-1)
+        new = torch.addcmul(new, self.b, u[..., None])
         return (self.c * new).sum(-1), new
 
 

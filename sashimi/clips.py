@@ -1,0 +1,302 @@
+"""Clips on disk: `generate.py`'s work from settings to a folder of sound files.
+
+A folder of clips holds the sound files, `samples.csv` (a row a clip, in the order of their names) and
+`metadata.json`, from which any clip alone can be made again.
+"""
+
+import csv
+import hashlib
+import json
+import platform
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from sashimi import __version__, audio, checkpoint, generation
+from sashimi.checkpoint import LoadedModel, Metadata
+from sashimi.codec import Codec, Tokens
+from sashimi.config import GenerateConfig, SamplingConfig, build
+from sashimi.engines import make_engine
+from sashimi.errors import UserError
+from sashimi.files import finished
+from sashimi.generation import Clip, Progress
+from sashimi.progress import bar
+
+METADATA, TABLE = "metadata.json", "samples.csv"
+# Settings that change where and how clips are written, not what they are.
+OUTPUT_SETTINGS = {"save_dir", "overwrite", "plots", "again", "n_batch", "runs_dir"}
+CHECKPOINT_SETTINGS = {"model", "codec"}  # a checkpoint's own win
+MIDDLE = (0.40, 0.05)  # shares of lowest and highest likelihood that keep=middle drops, as published
+
+
+def generate_files(config: GenerateConfig, experiment: str | None = None) -> Path:
+    """Generate what `config` asks for, show progress, and return the folder. `experiment`: its name, if chosen.
+
+    Raises UserError (and OSError) for everything that is wrong before the first sample is played.
+    Ctrl-C leaves finished clips, and those under way marked partial, and raises KeyboardInterrupt.
+    """
+    console = Console(highlight=False)
+    again = None
+    if config.again is not None:
+        config, again = made_again(config)
+    path, why = checkpoint.choose(config.checkpoint_path, config.runs_dir, experiment)
+    model = checkpoint.load(path, dt_transform=config.dt_transform)
+    identity = {"path": str(checkpoint.resolve(path).resolve()), "sha256": sha256(checkpoint.resolve(path))}
+    codec = Codec(model.metadata.codec)
+    beginnings = generation.prompts(config, model.metadata, model.period)
+    length = generation.clip_length(config, len(beginnings[0]), codec.config.rate)
+    config = replace(config, checkpoint_path=path, l_sample=length)
+    heard = [hashlib.sha256(tokens.tobytes()).hexdigest() for tokens in beginnings]
+    if again is not None:
+        check_sources(again, identity, heard)
+    numbers = config.clips if config.clips is not None else list(range(config.n_samples * config.n_reps))
+    if config.keep == "middle" and len(numbers) < 20:
+        console.print(f"[yellow]warning:[/] keep=middle judges {len(numbers)} clips against each other; use 20 or more")
+
+    folder = ClipFolder(config, model.metadata, config.name if experiment else model.metadata.name, identity, heard)
+    console.print(f"checkpoint  {path} ({why})")
+    console.print(f"model       {describe(model)}")
+    prompt = f", continuing {len(beginnings[0]) / codec.config.rate:.2f} s" if len(beginnings[0]) else ""
+    console.print(f"playing     {len(numbers)} x {length / codec.config.rate:.2f} s{prompt}, seed {config.seed}")
+    console.print(f"into        {folder.path}")
+
+    engine = make_engine(config.engine, model)
+    with bar(console, "playing") as update, stop_on_interrupt() as stop:
+        for clip in generation.generate(
+            engine, beginnings, length, config.sampling, config.seed,
+            n_reps=config.n_reps, numbers=numbers, n_batch=config.n_batch, stop=stop,
+            report=lambda p: update(*summary(p, codec.config.rate)),
+        ):  # fmt: skip
+            folder.add(clip)
+    if folder.count < len(numbers) or not folder.complete:
+        folder.finish(keep="all")
+        console.print(f"stopped     {folder.count} clips in {folder.path}, unfinished ones marked partial")
+        raise KeyboardInterrupt
+    dropped = folder.finish(config.keep)
+    kept = f" ({dropped} dropped by keep=middle)" if dropped else ""
+    console.print(f"done        {folder.count} clips{kept}, lowest likelihood first; see {folder.path / TABLE}")
+    return folder.path
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether Ctrl-C was pressed; pressed a second time, it interrupts as usual."""
+    pressed = False
+
+    def note(signal_number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def describe(model: LoadedModel) -> str:
+    """One line about a model, for people."""
+    config = model.config
+    kind = {"s4": "S4", "s4d": "S4D"}[config.layer.kind]
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    bits = model.metadata.metrics.get("heldout_bpb")
+    return (
+        f"{model.metadata.name or 'unnamed'}: SaShiMi, {config.n_layers} blocks of {kind}, "
+        f"{parameters:.2f} M parameters, {model.metadata.codec.rate} Hz"
+        + (f", {bits:.3f} bits per byte on held-out recordings" if isinstance(bits, float) else "")
+    )
+
+
+def summary(progress: Progress, rate: int) -> tuple[float, str, float]:
+    """Progress as fraction, text and seconds left."""
+    made = progress.finished * progress.steps + progress.batch * progress.done
+    samples = progress.rate * progress.batch
+    text = f"{progress.rate:,.0f} steps/s, {samples / rate:.2g} x real time"
+    return made / (progress.clips * progress.steps), text, progress.samples_left / samples
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- a clip made again --------------------------------------------------------------------------------
+
+
+def made_again(config: GenerateConfig) -> tuple[GenerateConfig, dict[str, Any]]:
+    """The settings of a finished folder, for the clips, output and moved files that `config` names."""
+    assert config.again is not None
+    path = config.again / METADATA if config.again.is_dir() else config.again
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        settings = saved["settings"]
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; again= takes a folder of clips or its {METADATA}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not a {METADATA} of generated clips: {error!r}") from None
+    given = {key: getattr(config, key) for key in ("clips", "save_dir", "checkpoint_path", "prompt", "n_batch")}
+    made = build(GenerateConfig, settings)
+    return replace(
+        made, plots=config.plots, overwrite=config.overwrite, keep=config.keep, runs_dir=config.runs_dir,
+        **{key: value for key, value in given.items() if value is not None},
+    ), saved  # fmt: skip
+
+
+def check_sources(saved: dict[str, Any], identity: dict[str, str], heard: list[str]) -> None:
+    """Raises UserError where the checkpoint or the prompt is not what the clips were made with."""
+    if saved["checkpoint"]["sha256"] != identity["sha256"]:
+        raise UserError(
+            f"{identity['path']} is not the checkpoint these clips were made with "
+            f"({saved['checkpoint']['path']}); set checkpoint_path= to where that is now"
+        )
+    if saved["prompts_sha256"] != heard:
+        raise UserError("the recording that these clips continue has changed; set prompt= to where the original is now")
+
+
+# --- the folder ---------------------------------------------------------------------------------------
+
+
+class ClipFolder:
+    """Writes each clip as it is finished, and at the end gives all their ranks by likelihood.
+
+    Raises UserError for a folder that holds clips of other settings, unless overwrite=true; OSError for
+    one that cannot be written to.
+    """
+
+    def __init__(
+        self, config: GenerateConfig, played: Metadata, name: str, checkpoint: dict[str, str], prompts: list[str]
+    ) -> None:
+        name = re.sub(r"[^\w-]+", "-", name) or "sashimi"
+        self.config, self.codec = config, Codec(played.codec)
+        self.path = config.save_dir or Path("samples") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+        self.rows: list[dict[str, Any]] = []
+        self.stem = stem(name, config, played.codec.rate)
+        left_out = OUTPUT_SETTINGS | CHECKPOINT_SETTINGS
+        self.metadata = {
+            "settings": {k: v for k, v in plain(asdict(config)).items() if k not in left_out},
+            "checkpoint": {**checkpoint, "model": asdict(played.model), "codec": asdict(played.codec)},
+            "prompts_sha256": prompts,
+            "made_with": {
+                "program": __version__, "torch": torch.__version__, "numpy": np.__version__,
+                "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
+            },
+        }  # fmt: skip
+        self._make_room()
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+    @property
+    def complete(self) -> bool:
+        return all(row["complete"] for row in self.rows)
+
+    def _make_room(self) -> None:
+        """An empty or matching folder, after removing what an earlier run of the same settings left."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with finished(self.path / ".writable") as probe:
+            probe.touch()
+        (self.path / ".writable").unlink()
+        try:
+            saved = json.loads((self.path / METADATA).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            saved = {}
+        if not self.config.overwrite and saved.get("settings") != self.metadata["settings"]:
+            raise UserError(
+                f"{self.path} holds clips made with other settings; choose another save_dir, or overwrite=true"
+            )
+        for clip in saved.get("clips", []):
+            for suffix in (".wav", ".flac", ".png"):
+                (self.path / Path(clip["file"]).name).with_suffix(suffix).unlink(missing_ok=True)
+
+    def add(self, clip: Clip) -> None:
+        """Write a clip under its number."""
+        partial = "" if clip.complete else "_partial"
+        path = self.path / f"{self.stem}_clip{clip.number:04}{partial}.{self.config.format}"
+        rate = self.codec.config.rate
+        waveform = self.codec.decode(clip.tokens if self.config.include_prompt else clip.tokens[clip.prompt_length :])
+        audio.write(path, waveform, rate)
+        if self.config.plots:
+            from sashimi import plots
+
+            seam = clip.prompt_length / rate if clip.prompt_length and self.config.include_prompt else None
+            plots.spectrogram(path.with_suffix(".png"), waveform, rate, path.stem, seam)
+        sampling = {f.name: getattr(self.config, f.name) for f in fields(SamplingConfig)}
+        self.rows.append({
+            "file": path.name,
+            "clip": clip.number,
+            "seed": self.config.seed,
+            "log_likelihood": clip.log_likelihood,
+            "bits_per_byte": clip.bits_per_byte,
+            "samples": clip.played,
+            "prompt_samples": clip.prompt_length,
+            "complete": clip.complete,
+            **sampling,
+        })  # fmt: skip
+        self._write_tables()
+
+    def finish(self, keep: str) -> int:
+        """Rank by likelihood, lowest first, and name files so; drop what `keep` says. Returns how many."""
+        self.rows.sort(key=lambda row: (row["log_likelihood"], row["clip"]))
+        low, high = (int(share * self.count) for share in MIDDLE) if keep == "middle" else (0, 0)
+        dropped = self.rows[:low] + self.rows[self.count - high :]
+        self.rows = self.rows[low : self.count - high]
+        for row in dropped:
+            for path in self._files(row):
+                path.unlink()
+        digits = len(str(self.count))
+        for rank, row in enumerate(self.rows, start=1):
+            name = row["file"].replace("_clip", f"_gen{rank:0{digits}}_clip", 1)
+            for path in self._files(row):
+                path.rename((self.path / name).with_suffix(path.suffix))
+            row["file"] = name
+        self._write_tables()
+        return len(dropped)
+
+    def _files(self, row: dict[str, Any]) -> list[Path]:
+        path = self.path / row["file"]
+        return [p for p in (path, path.with_suffix(".png")) if p.exists()]
+
+    def _write_tables(self) -> None:
+        if self.rows:
+            with finished(self.path / TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self.rows[0].keys())
+                writer.writeheader()
+                writer.writerows(self.rows)
+        with finished(self.path / METADATA) as partial:
+            text = json.dumps({**self.metadata, "clips": self.rows}, indent=1, ensure_ascii=False)
+            partial.write_text(text, encoding="utf-8")
+
+
+def stem(name: str, config: GenerateConfig, rate: int) -> str:
+    """What every file of a run is called before its clip number: the settings that set it apart."""
+    assert config.l_sample is not None
+    parts = [name, "continuation" if config.prompt or config.l_prefix else "unconditional"]
+    parts += [f"len{config.l_sample / rate:.2f}s", f"temp{config.temp:g}"]
+    default = SamplingConfig()
+    for f in fields(SamplingConfig):
+        value = getattr(config, f.name)
+        if f.name != "temp" and value != getattr(default, f.name):
+            parts.append(f"{f.name.replace('_', '')}{value:g}")
+    return "_".join([*parts, f"seed{config.seed}"])
+
+
+def plain(value: Any) -> Any:
+    """Settings as JSON holds them."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    return str(Path(value).resolve()) if isinstance(value, Path) else value

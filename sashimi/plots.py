@@ -1,0 +1,45 @@
+"""Pictures of sound."""
+
+from pathlib import Path
+
+import librosa
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sashimi.audio import Waveform
+from sashimi.files import finished
+
+
+def spectrogram(path: Path, waveform: Waveform, rate: int, title: str, seam: float | None = None) -> None:
+    """A PNG: waveform above, mel spectrogram below. seam: where a prompt ends, in seconds."""
+    n_fft = min(1024, 1 << max(5, len(waveform).bit_length() - 1))
+    mel = librosa.feature.melspectrogram(
+        y=waveform, sr=rate, n_fft=n_fft, hop_length=n_fft // 4, n_mels=min(96, n_fft // 8)
+    )
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(10, 5), sharex=True, height_ratios=(1, 3), layout="constrained"
+    )
+    seconds = len(waveform) / rate
+    above.plot(np.arange(len(waveform)) / rate, waveform, linewidth=0.4, color="tab:blue")
+    above.set(ylim=(-1, 1), yticks=(-1, 0, 1), ylabel="amplitude", title=title)
+    image = below.imshow(
+        librosa.power_to_db(mel, ref=1.0), origin="lower", aspect="auto", cmap="magma", vmin=-60, vmax=30,
+        extent=(0, seconds, 0, mel.shape[0]),
+    )  # fmt: skip
+    hertz = librosa.mel_frequencies(n_mels=mel.shape[0], fmax=rate / 2)
+    ticks = [f for f in (125, 250, 500, 1000, 2000, 4000, 8000) if f <= rate / 2]
+    below.set(
+        xlabel="seconds", ylabel="Hz (mel scale)", xlim=(0, seconds),
+        yticks=[float(np.interp(f, hertz, np.arange(len(hertz)))) for f in ticks], yticklabels=ticks,
+    )  # fmt: skip
+    figure.colorbar(image, ax=below, label="dB")
+    if seam is not None:
+        for axis in (above, below):
+            axis.axvline(seam, color="tab:green", linewidth=1.5)
+        above.text(seam, 0.8, " played from here", color="tab:green", fontsize=8)
+    with finished(path) as partial:
+        figure.savefig(partial, dpi=110)
+    plt.close(figure)
