@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import FrameType
 from typing import Any
 
@@ -205,10 +206,12 @@ class ClipFolder:
 
     def _make_room(self) -> None:
         """An empty or matching folder, after removing what an earlier run of the same settings left."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with finished(self.path / ".writable") as probe:
-            probe.touch()
-        (self.path / ".writable").unlink()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise UserError(f"save_dir={self.path} cannot be written to: {error.strerror}; choose another") from None
         try:
             saved = json.loads((self.path / METADATA).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -57,7 +57,7 @@ def read(path: Path, dt_transform: str | None = None) -> tuple[dict[str, Tensor]
             dt_transform = "softplus"
             log.warning(
                 "%s does not say how its step sizes are stored; taking softplus. "
-                "If it sounds wrong, it is an older one: convert it with --dt-transform exp.", path.name
+                "If it sounds like noise, it is an older one: dt_transform=exp (--dt-transform exp).", path.name
             )  # fmt: skip
     for name, supported in (("real_transform", "exp"), ("imag_transform", "none")):
         if layer.get(name, supported) != supported:
@@ -87,8 +87,8 @@ def _unpickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         if blocked:
             raise UserError(f"{path} holds code or objects ({blocked[1]}) that are not loaded from files") from None
         raise UserError(f"{path} is truncated or not a PyTorch file") from None
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise UserError(f"{path} is truncated or not a PyTorch file: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, EOFError, KeyError):
+        raise UserError(f"{path} is truncated or not a PyTorch file") from None
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     settings = loaded.get("hyper_parameters", {})

@@ -1,0 +1,1 @@
+"""Shipped weights with their cards, and the converter of published checkpoints."""

@@ -1,0 +1,60 @@
+"""What many tests need: small models, small recordings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from sashimi import checkpoint
+from sashimi.checkpoint import LoadedModel, Metadata
+from sashimi.config import CodecConfig, LayerConfig, ModelConfig
+
+FIXTURES = Path(__file__).parent / "fixtures"
+ROOT = Path(__file__).parents[1]
+
+
+def tiny_config(kind: str = "s4", **changes: object) -> ModelConfig:
+    settings = {"d_model": 8, "n_layers": 2, "d_state": 8, "layer": LayerConfig(kind=kind), **changes}
+    return ModelConfig(**settings)  # type: ignore[arg-type]
+
+
+def tiny_model(kind: str = "s4", seed: int = 0, **changes: object) -> LoadedModel:
+    """Random weights, every parameter away from its initial value."""
+    torch.manual_seed(seed)
+    model = LoadedModel(Metadata(tiny_config(kind, **changes), CodecConfig(), name="tiny"))
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.05 * torch.randn_like(p)
+    return model.eval()
+
+
+@pytest.fixture(params=["s4", "s4d"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def saved_model(tmp_path: Path) -> Path:
+    """A tiny checkpoint file."""
+    model = tiny_model()
+    checkpoint.save(tmp_path / "tiny.safetensors", model, model.metadata)
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a stereo recording of two tones with a beat, for libsndfile's formats."""
+
+    def make(name: str = "tone.wav", seconds: float = 2.0, rate: int = 44100, level: float = 0.5) -> Path:
+        t = np.arange(round(seconds * rate)) / rate
+        beat = 0.5 + 0.5 * np.sin(2 * np.pi * 2 * t)
+        left, right = np.sin(2 * np.pi * 220 * t) * beat, np.sin(2 * np.pi * 330 * t)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sf.write(path, level * np.stack([left, right], axis=1), rate)
+        return path
+
+    return make
