@@ -64,15 +64,21 @@ def write(path: Path, waveform: Waveform, rate: int) -> None:
 
 
 def _open(path: Path, start: float, end: float | None) -> tuple[int, Iterator[Waveform]]:
-    """The rate of a recording and its mono blocks, by libsndfile, else by PyAV."""
+    """The rate of a recording and its mono blocks, by libsndfile or PyAV, whichever reads it."""
+    readers, reasons = [_av_blocks, _soundfile_blocks], []
     try:
-        return _first_block_decodes(*_soundfile_blocks(path, start, end))
-    except sf.LibsndfileError as error:
-        reason = error.error_string
-    try:
-        return _first_block_decodes(*_av_blocks(path, start, end))
-    except (av.FFmpegError, StopIteration) as error:
-        raise AudioError(f"{path} is not a readable recording (libsndfile: {reason} PyAV: {error})") from None
+        # Lossless files are libsndfile's: it seeks to the sample. Not so in mp3 and ogg, where every block
+        # read through soundfile is followed by a seek, and every seek by a damaged frame.
+        if sf.info(path).format not in ("MP3", "OGG"):
+            readers.reverse()
+    except sf.LibsndfileError:
+        pass
+    for reader in readers:
+        try:
+            return _first_block_decodes(*reader(path, start, end))
+        except (sf.LibsndfileError, av.FFmpegError) as error:
+            reasons.append(error.error_string if isinstance(error, sf.LibsndfileError) else error.strerror)
+    raise AudioError(f"{path} is not a readable recording ({'; '.join(map(str, reasons))})")
 
 
 def _first_block_decodes(rate: int, blocks: Iterator[Waveform]) -> tuple[int, Iterator[Waveform]]:
@@ -112,8 +118,9 @@ def _av_blocks(path: Path, start: float, end: float | None) -> tuple[int, Iterat
         with av.open(str(path)) as container:
             sound = container.streams.audio[0]
             sound.thread_type = "AUTO"
+            origin = float((sound.start_time or 0) * sound.time_base) if sound.time_base else 0.0
             if start > 1:  # a little early: seeking lands on a packet, not on a sample
-                container.seek(int((start - 1) * av.time_base))
+                container.seek(int((origin + start - 1) * av.time_base))
             to_float = av.AudioResampler(format="fltp", rate=rate)
             first, last = round(start * rate), None if end is None else round(end * rate)
             position = None
@@ -122,7 +129,7 @@ def _av_blocks(path: Path, start: float, end: float | None) -> tuple[int, Iterat
                 for part in to_float.resample(frame):
                     block = part.to_ndarray().mean(axis=0, dtype=np.float32)
                     if position is None:
-                        position = 0 if frame.time is None else round(frame.time * rate)
+                        position = 0 if frame.time is None else round((frame.time - origin) * rate)
                     kept = block[max(0, first - position) : None if last is None else max(0, last - position)]
                     position += len(block)
                     if len(kept):

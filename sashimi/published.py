@@ -79,16 +79,16 @@ def read(path: Path, dt_transform: str | None = None) -> tuple[dict[str, Tensor]
 
 
 def _unpickle(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    try:
-        with torch.serialization.safe_globals(ALLOWED):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        blocked = re.search(r"GLOBAL (\S+)", str(error))
-        if blocked:
-            raise UserError(f"{path} holds code or objects ({blocked[1]}) that are not loaded from files") from None
-        raise UserError(f"{path} is truncated or not a PyTorch file") from None
-    except (RuntimeError, EOFError, KeyError):
-        raise UserError(f"{path} is truncated or not a PyTorch file") from None
+    with path.open("rb") as file, torch.serialization.safe_globals(ALLOWED):
+        try:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if blocked := re.search(r"GLOBAL (\S+)", str(error)):
+                raise UserError(f"{path} holds code or objects ({blocked[1]}) that are not loaded from files") from None
+            raise UserError(f"{path} is truncated or not a PyTorch file") from None
+        except (RuntimeError, OSError, EOFError, LookupError, AttributeError, TypeError, ValueError):
+            # Whatever a damaged file leads the reader into.
+            raise UserError(f"{path} is truncated or not a PyTorch file") from None
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path} holds a {type(loaded).__name__}, not a state dict")
     settings = loaded.get("hyper_parameters", {})
