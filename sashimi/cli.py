@@ -4,6 +4,7 @@ Nothing is imported at the top that an incomplete installation may lack: what is
 """
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from sashimi.errors import UserError
 T = TypeVar("T")
 
 # Runs belong where the settings say, and the terminal to the program: Hydra writes and logs nothing.
-QUIET = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+QUIET = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 INTERRUPTED = 130
 
 
@@ -32,6 +33,8 @@ def run(config_dir: Path, config_name: str, make: Callable[[], tuple[type[T], Ca
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(config_dir, config_name))
         return
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("sashimi").setLevel(logging.INFO)
     with reported_errors():
         import hydra
         from omegaconf import DictConfig, OmegaConf
@@ -125,7 +128,8 @@ def dotted_keys(config: Any) -> list[str]:
 def nearest(word: str, known: Collection[str]) -> str:
     """`; did you mean X?`, or nothing. The last part of a key is enough: d_model finds model.d_model."""
     by_last = {k.split(".")[-1]: k for k in sorted(known, key=len, reverse=True)}
-    matches = difflib.get_close_matches(word, known, n=1)
+    matches = [by_last[word.split(".")[-1]]] if word.split(".")[-1] in by_last else []
+    matches += difflib.get_close_matches(word, known, n=1)
     matches += [by_last[m] for m in difflib.get_close_matches(word.split(".")[-1], by_last, n=1)]
     return f"; did you mean {matches[0]}?" if matches else ""
 

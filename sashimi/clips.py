@@ -46,7 +46,7 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
     Raises UserError (and OSError) for everything that is wrong before the first sample is played.
     Ctrl-C leaves finished clips, and those under way marked partial, and raises KeyboardInterrupt.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     again = None
     if config.again is not None:
         config, again = made_again(config)

@@ -230,7 +230,7 @@ class GenerateConfig(ExperimentConfig, SamplingConfig):
             raise UserError("prompt= and l_prefix= both give a beginning; use one")
         if self.l_prefix and not self.load_data:
             raise UserError(f"l_prefix={self.l_prefix} takes its beginnings from data.dir: it needs load_data=true")
-        for clip in self.clips or ():
+        for clip in () if self.again else self.clips or ():  # the folder named by again= says how many there are
             if not 0 <= clip < self.n_samples * self.n_reps:
                 raise UserError(f"clips={self.clips}: clip numbers run from 0 to {self.n_samples * self.n_reps - 1}")
 

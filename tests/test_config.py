@@ -1,0 +1,85 @@
+"""Dataclasses from plain values; every YAML file composes into one."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from sashimi.config import GenerateConfig, ModelConfig, build
+from sashimi.model import SaShiMi
+
+CONFIGS = ROOT / "configs"
+OPTIONS = [
+    (group.name, path.relative_to(group).with_suffix("").as_posix())
+    for group in CONFIGS.iterdir()
+    if group.is_dir()
+    for path in sorted(group.rglob("*.yaml"))
+]
+
+
+def composed(*overrides: str) -> GenerateConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("generate", list(overrides))
+    return build(GenerateConfig, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_choice_composes_into_a_model(group: str, option: str) -> None:
+    config = composed(f"{group}={option}")
+    assert config.model.d_model == 64
+    SaShiMi(config.model)
+
+
+def test_defaults_of_files_and_dataclasses_agree() -> None:
+    assert composed() == GenerateConfig()
+
+
+def test_experiments_are_the_founding_ones() -> None:
+    assert composed("experiment=bigband").model.n_layers == 8
+    assert composed("experiment=bigband-2block").model.n_layers == 2
+    assert composed("experiment=bigband").codec.normalize == "none"
+    assert composed("experiment=youtubemix").codec.normalize == "window"
+    assert composed("experiment=audio/sashimi-youtubebigband") == composed("experiment=bigband")
+    assert composed("experiment=audio/sashimi-youtubebigband-ablate-2-layers") == composed("experiment=bigband-2block")
+    assert composed("experiment=audio/sashimi-youtubemix") == composed("experiment=youtubemix")
+
+
+def test_every_file_opens_with_what_it_is() -> None:
+    for path in CONFIGS.rglob("*.yaml"):
+        comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+        assert any(not line.startswith("# @") for line in comments[:2]), path
+
+
+def test_nested_values() -> None:
+    config = build(ModelConfig, {"pool": [2], "dropout": 0, "layer": {"kind": "s4d", "init": "lin"}})
+    assert config.pool == [2]
+    assert config.layer.discretization == "zoh"
+    assert isinstance(config.dropout, float)
+    assert build(GenerateConfig, {"prompt": "~/x"}).prompt == Path.home() / "x"
+    assert build(GenerateConfig, {"name": 808}).name == "808"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"d_modle": 3}, "unknown setting d_modle; did you mean d_model?"),
+        ({"xyz": 3}, "known here: d_model"),
+        ({"layer": {"kind": "s5"}}, "model.layer.kind=s5 is not one of s4, s4d"),
+        ({"layer": {"kind": "s4", "init": "inv"}}, "model.layer.init=inv"),
+        ({"layer": {"kind": "s4", "discretization": "zoh"}}, "discretization=zoh"),
+        ({"layer": {"dt_min": 0.2}}, "dt_min"),
+        ({"layer": 3}, "layer=3 must be a group"),
+        ({"layer": {"n_ssm": 7}}, "n_ssm=7 must divide"),
+        ({"pool": 4}, "pool=4 must be a list"),
+        ({"pool": [4, "x"]}, r"pool\[1\]=x must be a whole number"),
+        ({"d_model": True}, "must be a whole number"),
+        ({"d_model": 1.5}, "must be a whole number"),
+        ({"d_model": None}, "must not be null"),
+        ({"glu": "yes"}, "must be true or false"),
+    ],
+)
+def test_bad_values_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        build(ModelConfig, values)
