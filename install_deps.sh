@@ -78,11 +78,17 @@ fi
 torch_build() {  # prints "VERSION cpu|cuda", or nothing when torch is not installed or does not import
     "$py" -c 'import torch; print(torch.__version__, "cuda" if torch.version.cuda else "cpu")' 2>/dev/null || true
 }
+supported() {  # whether a version of torch is in the range of pyproject.toml
+    "$py" -c '
+import sys, tomllib
+from pip._vendor.packaging.requirements import Requirement
+needs = [Requirement(r) for r in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]]
+sys.exit(not any(r.name == "torch" and r.specifier.contains(sys.argv[1]) for r in needs))' "$1"
+}
 answers() { "$py" -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' "$1" 2>/dev/null; }
 
-read -r have_version have_build <<<"$(torch_build) "
-case "$have_version" in 2.11.* | 2.12.* | 2.13.* | 2.14.* | 2.15.*) in_range=yes ;; *) in_range=no ;; esac
-if [ "$in_range" = yes ] && [ "${have_build% }" = "$build" ]; then
+read -r have_version have_build <<<"$(torch_build)" || true
+if [ -n "$have_version" ] && [ "$have_build" = "$build" ] && supported "$have_version"; then
     say "torch $have_version ($build) is already there"
 else
     source_args=()
@@ -99,9 +105,9 @@ else
         || die "torch $TORCH_VERSION could not be installed from $from; set TORCH_INDEX_URL or TORCH_VERSION"
 fi
 check_build() {
-    read -r have_version have_build <<<"$(torch_build) "
+    read -r have_version have_build <<<"$(torch_build)" || true
     [ -n "$have_version" ] || die "torch was installed but does not import; remove $venv and run this again"
-    [ "${have_build% }" = "$build" ] || die "asked for the $build build of torch and got torch $have_version (${have_build% }).
+    [ "$have_build" = "$build" ] || die "asked for the $build build of torch and got torch $have_version ($have_build).
           Set TORCH_INDEX_URL to an index that carries the $build build, for example
           TORCH_INDEX_URL=$([ "$build" = cpu ] && echo "$CPU_INDEX" || echo https://download.pytorch.org/whl/cu130) ./install_deps.sh --$build"
 }

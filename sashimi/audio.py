@@ -117,7 +117,7 @@ def _av_blocks(path: Path, start: float, end: float | None) -> tuple[int, Iterat
     def blocks() -> Iterator[Waveform]:
         with av.open(str(path)) as container:
             sound = container.streams.audio[0]
-            sound.thread_type = "AUTO"
+            sound.codec_context.thread_type = "AUTO"
             origin = float((sound.start_time or 0) * sound.time_base) if sound.time_base else 0.0
             if start > 1:  # a little early: seeking lands on a packet, not on a sample
                 container.seek(int((origin + start - 1) * av.time_base))

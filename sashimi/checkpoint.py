@@ -100,7 +100,9 @@ def load(path: str | Path, *, backend: str = "auto", dt_transform: str | None = 
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     metadata.model.layer.backend = backend
     if metadata.model.vocab != 1 << metadata.codec.bits:
-        raise CheckpointError(f"{path}: a model of {metadata.model.vocab} tokens with a {metadata.codec.bits}-bit codec")
+        raise CheckpointError(
+            f"{path}: a model of {metadata.model.vocab} tokens with a {metadata.codec.bits}-bit codec"
+        )
     model = LoadedModel(metadata)
     _check_weights(path, model, weights)
     model.load_state_dict(weights)

@@ -104,7 +104,9 @@ def check(config_dir: Path, config_name: str, settings: list[str]) -> str | None
                 if key in groups or key.startswith("hydra"):
                     continue
                 if key not in dotted_keys(base):
-                    raise UserError(f"unknown setting {key}{nearest(key, [*groups, *dotted_keys(base)])}; --help lists all")
+                    raise UserError(
+                        f"unknown setting {key}{nearest(key, [*groups, *dotted_keys(base)])}; --help lists all"
+                    )
                 if isinstance(OmegaConf.select(base, key), DictConfig):
                     raise UserError(f"{key} is a group of settings; set one of them, as in {key}.NAME=VALUE")
     except (HydraException, OmegaConfBaseException) as error:

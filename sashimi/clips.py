@@ -25,7 +25,7 @@ from rich.console import Console
 
 from sashimi import __version__, audio, checkpoint, generation
 from sashimi.checkpoint import LoadedModel, Metadata
-from sashimi.codec import Codec, Tokens
+from sashimi.codec import Codec
 from sashimi.config import GenerateConfig, SamplingConfig, build
 from sashimi.engines import make_engine
 from sashimi.errors import UserError

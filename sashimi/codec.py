@@ -31,7 +31,7 @@ class Codec:
 
         Values outside [-1, 1] are clipped. Raises UserError for NaN and infinity.
         """
-        x = np.asarray(waveform, dtype=np.float32)
+        x: NDArray[np.floating] = np.asarray(waveform, dtype=np.float32)
         if not np.isfinite(x).all():
             raise UserError("the waveform holds NaN or infinite samples")
         if self.config.normalize == "window":

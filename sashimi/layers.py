@@ -15,7 +15,7 @@ from sashimi import ssm
 from sashimi.config import LayerConfig
 from sashimi.errors import UserError
 from sashimi.kernels import resolve_backend
-from sashimi.kernels.cauchy import cauchy_kernel, cauchy_keops, cauchy_torch
+from sashimi.kernels.cauchy import cauchy_keops, cauchy_kernel, cauchy_torch
 from sashimi.kernels.chunked import chunked_scan
 from sashimi.kernels.system import System, coordinates
 from sashimi.kernels.two_level import two_level_kernel
@@ -86,9 +86,7 @@ class S4(nn.Module):
         row = torch.tensor([2.0, -2.0], dtype=torch.float64, device=dt.device).repeat_interleave(self.N // 2)
         if P is not None:
             a, p, q, Bbar = ssm.bilinear_dplr(Lambda, P, B, dt)
-            system = System(
-                coordinates(a), coordinates(Bbar), coordinates(C) * row, coordinates(p), 2 * coordinates(q)
-            )
+            system = System(coordinates(a), coordinates(Bbar), coordinates(C) * row, coordinates(p), 2 * coordinates(q))
         else:
             discretize = ssm.zoh_diagonal if self.config.discretization == "zoh" else ssm.bilinear_diagonal
             a, Bbar = discretize(Lambda, B, dt)
@@ -221,9 +219,7 @@ class Block(nn.Module):
         self.norm = ScalarNorm()
         self.layer = layer
 
-    def forward(
-        self, u: Tensor, x: Tensor | None = None, system: System | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, u: Tensor, x: Tensor | None = None, system: System | None = None) -> tuple[Tensor, Tensor | None]:
         """u: f(B L H) -> f(B L H), and for an S4 layer that was given its state x: f(B H N), the next one.
 
         Without a state: convolution from zero. With `system`: one step of the recurrence (L = 1).

@@ -4,9 +4,10 @@ Goel, Gu, Donahue, Re, "It's Raw! Audio Generation with State-Space Models", arX
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file
@@ -100,9 +101,7 @@ class SaShiMi(nn.Module):
         self.down_pools = nn.ModuleList(
             DownPool(H, p, config.expand) for H, p in zip(widths, config.pool, strict=False)
         )
-        self.up_pools = nn.ModuleList(
-            UpPool(H, p, config.expand) for H, p in zip(widths, config.pool, strict=False)
-        )
+        self.up_pools = nn.ModuleList(UpPool(H, p, config.expand) for H, p in zip(widths, config.pool, strict=False))
         self.tiers = nn.ModuleList(nn.ModuleList(self._blocks(H)) for H in widths)
         self.norm = nn.LayerNorm(config.d_model)
         self.head = nn.Linear(config.d_model, config.vocab)
@@ -114,6 +113,10 @@ class SaShiMi(nn.Module):
             if config.ff:
                 blocks.append(Block(FeedForward(H, config.ff, config.dropout)))
         return blocks
+
+    def tier(self, i: int) -> list[Block]:
+        """The residual blocks of tier i, top tier first."""
+        return list(cast(Iterable[Block], self.tiers[i]))
 
     @property
     def period(self) -> int:
@@ -135,11 +138,11 @@ class SaShiMi(nn.Module):
         ssm.I.J     (H, N)  state of the S4 layer in block J of tier I, [Re x, Im x]
         """
         layout: dict[str, tuple[int, ...]] = {}
-        for i, tier in enumerate(self.tiers):
+        for i in range(len(self.tiers)):
             if i < len(self.config.pool):
                 p, H = self.config.pool[i], self.config.d_model * self.config.expand**i
                 layout[f"gathered.{i}"] = layout[f"owed.{i}"] = (p, H)
-            for j, block in enumerate(tier):
+            for j, block in enumerate(self.tier(i)):
                 if isinstance(block.layer, S4):
                     layout[f"ssm.{i}.{j}"] = (block.layer.H, block.layer.N)
         return layout
@@ -196,14 +199,12 @@ class SaShiMi(nn.Module):
         dtype = self.head.weight.dtype
         return {
             f"ssm.{i}.{j}": block.layer.system(dtype)
-            for i, tier in enumerate(self.tiers)
-            for j, block in enumerate(tier)
+            for i in range(len(self.tiers))
+            for j, block in enumerate(self.tier(i))
             if isinstance(block.layer, S4)
         }
 
-    def advance(
-        self, tokens: Tensor, parts: dict[str, Tensor], phase: int, systems: dict[str, System]
-    ) -> Tensor:
+    def advance(self, tokens: Tensor, parts: dict[str, Tensor], phase: int, systems: dict[str, System]) -> Tensor:
         """`step` for loops: i(B) -> f(B vocab); replaces what changes in `parts` (the dict, never a tensor)."""
         x = self.embedding(tokens.long())[:, None]
         return self._head(self._tier(0, x, phase, parts, parts, systems))[:, 0]
@@ -227,7 +228,7 @@ class SaShiMi(nn.Module):
         if i < len(self.config.pool):
             x = x + self._from_below(i, x, position, old, new, systems)
         y = x
-        for j, block in enumerate(self.tiers[i]):
+        for j, block in enumerate(self.tier(i)):
             name = f"ssm.{i}.{j}"
             state = old.get(name) if old is not None else None
             y, state = block(y, state, systems[name] if systems is not None and state is not None else None)

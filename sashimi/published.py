@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WINDOW = 131072  # samples that the published runs normalise together, unless a checkpoint says otherwise
-ALLOWED = [
+ALLOWED: list[Any] = [
     DictConfig, ListConfig, base.ContainerMetadata, base.Metadata, nodes.AnyNode, nodes.StringNode,
     nodes.IntegerNode, nodes.FloatNode, nodes.BooleanNode, defaultdict, dict, list, int, Any, PosixPath,
 ]  # fmt: skip
@@ -165,12 +165,15 @@ def _rename(weights: dict[str, Tensor], model: SaShiMi) -> dict[str, Tensor]:
     }
     depth = len(model.config.pool)
     for i in range(depth):
-        for ours_pool, theirs in ((f"down_pools.{i}", f"d_layers.{i}"), (f"up_pools.{i}", f"u_layers.{depth - 1 - i}.0")):
+        for ours_pool, theirs in (
+            (f"down_pools.{i}", f"d_layers.{i}"),
+            (f"up_pools.{i}", f"u_layers.{depth - 1 - i}.0"),
+        ):
             for name in ("weight_v", "weight_g", "bias"):
                 ours[f"{ours_pool}.linear.{name}"] = weights[f"model.{theirs}.linear.{name}"]
-    for i, tier in enumerate(model.tiers):
+    for i in range(depth + 1):
         theirs = "c_layers" if i == depth else f"u_layers.{depth - 1 - i}"
-        for j, block in enumerate(tier):
+        for j, block in enumerate(model.tier(i)):
             source = f"model.{theirs}.{j if i == depth else j + 1}."
             target = f"tiers.{i}.{j}."
             for name in ("m", "s"):
@@ -185,9 +188,7 @@ def _rename(weights: dict[str, Tensor], model: SaShiMi) -> dict[str, Tensor]:
     return {name: t.reshape(shapes[name]).to(torch.float32) for name, t in ours.items()}
 
 
-def _s4(
-    weights: dict[str, Tensor], source: str, ours: dict[str, Tensor], target: str, layer: S4
-) -> None:
+def _s4(weights: dict[str, Tensor], source: str, ours: dict[str, Tensor], target: str, layer: S4) -> None:
     kernel = source + "layer.kernel."
     mine = {
         "inv_dt": weights[kernel + "inv_dt"],

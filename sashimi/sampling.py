@@ -49,9 +49,9 @@ def uniforms(keys: Words, position: NDArray[np.integer], n: int) -> NDArray[np.f
 
     keys: (B 2), each (seed, clip); position: (B) -> (B n).
     """
-    counter = position.astype(np.uint64)[:, None] + np.arange(1, n + 1, dtype=np.uint64)
+    counter: Words = position.astype(np.uint64)[:, None] + np.arange(1, n + 1).astype(np.uint64)
     k0, k1 = (np.broadcast_to(keys[:, i, None], counter.shape) for i in (0, 1))
-    return (philox(counter, (k0, k1)) >> np.uint64(11)) * 2.0**-53
+    return (philox(counter, (k0, k1)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def truncated(logits: Tensor, sampling: SamplingConfig) -> Tensor:

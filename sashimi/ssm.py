@@ -10,6 +10,7 @@ Shapes: B batch, L length, H channels, N state; `c(H N)` is complex, `f(H N)` re
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -89,9 +90,7 @@ def zoh_diagonal(Lambda: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]
     return dtA.exp(), torch.expm1(dtA) / Lambda * B
 
 
-def bilinear_dplr(
-    Lambda: Tensor, P: Tensor, B: Tensor, dt: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def bilinear_dplr(Lambda: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Bilinear discretisation of A = diag(Lambda) - P P* in O(N), S4 appendix C.2.
 
     (I - dt/2 A)^-1 is diagonal plus rank one by Woodbury's identity, and
@@ -177,7 +176,13 @@ def unit_circle(L: int, device: torch.device | None = None) -> tuple[Tensor, Ten
 
 
 def generating_function(
-    Lambda: Tensor, P: Tensor, B: Tensor, C_tilde: Tensor, dt: Tensor, L: int, cauchy_product=cauchy
+    Lambda: Tensor,
+    P: Tensor,
+    B: Tensor,
+    C_tilde: Tensor,
+    dt: Tensor,
+    L: int,
+    cauchy_product: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = cauchy,
 ) -> Tensor:
     """K^(omega) = C~ (I - Abar omega)^-1 Bbar at the roots of unity, S4 Algorithm 1.
 

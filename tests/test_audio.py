@@ -69,9 +69,7 @@ def test_sections_are_cut_to_the_sample(recording: Recording, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.ogg"])
-def test_reading_in_blocks_is_reading_at_once(
-    recording: Recording, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_reading_in_blocks_is_reading_at_once(recording: Recording, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     path = recording(name, seconds=4.0)
     whole = audio.read(path, 16000)
     monkeypatch.setattr(audio, "BLOCK_SECONDS", 1)

@@ -68,9 +68,8 @@ def test_same_seed_and_settings_same_bytes_whatever_the_batch(saved_model: Path,
 
 def test_any_clip_alone_is_made_again(saved_model: Path, tmp_path: Path, recording: Recording) -> None:
     song = recording("canção (live) a=b, c.mp3", seconds=1.0)
-    prompted = settings(
-        saved_model, tmp_path / "a", prompt=song, prompt_start=0.25, prompt_end=0.35, l_sample=1700, n_reps=2, format="flac"
-    )  # fmt: skip
+    section = {"prompt": song, "prompt_start": 0.25, "prompt_end": 0.35, "l_sample": 1700}
+    prompted = settings(saved_model, tmp_path / "a", n_reps=2, format="flac", **section)
     first = generate_files(prompted)
     for source in (first, first / "metadata.json"):
         config = GenerateConfig(again=source, clips=[4], save_dir=tmp_path / f"b{source.name}")

@@ -53,9 +53,10 @@ def test_windows_are_normalised_each_by_itself() -> None:
     codec = Codec(CodecConfig(normalize="window"))
     x = np.random.default_rng(0).normal(size=(2, 50)).astype(np.float32)
     assert np.array_equal(codec.encode(x)[1], codec.encode(x[1]))
-    assert np.array_equal(codec.encode(3 * x + 1), codec.encode(x)) or np.abs(
-        codec.encode(3 * x + 1).astype(int) - codec.encode(x)
-    ).max() <= 1
+    assert (
+        np.array_equal(codec.encode(3 * x + 1), codec.encode(x))
+        or np.abs(codec.encode(3 * x + 1).astype(int) - codec.encode(x)).max() <= 1
+    )
 
 
 def test_not_a_number_is_refused() -> None:

@@ -32,7 +32,9 @@ def test_split_by_file(folder: Path) -> None:
 def test_windows_of_a_split_in_order(folder: Path) -> None:
     codec = Codec(CodecConfig(window=10000))
     found = beginnings(folder, "test", codec, 300, 5)
-    for tokens, (name, start) in zip(found, [("18", 0), ("18", 10000), ("18", 20000), ("18", 30000), ("19", 0)], strict=True):
+    for tokens, (name, start) in zip(
+        found, [("18", 0), ("18", 10000), ("18", 20000), ("18", 30000), ("19", 0)], strict=True
+    ):
         recording = audio.read(folder / f"{name}.wav", 16000)
         assert np.array_equal(tokens, codec.encode(recording[start : start + 300]))
 

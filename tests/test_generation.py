@@ -1,6 +1,7 @@
 """Prompts and clips."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_progress_and_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sashimi.generation.BLOCK_MAX", 16)
     seen: list[Progress] = []
     clips = made([NOTHING] * 3, 100, n_batch=2, report=seen.append, stop=lambda: len(seen) == 9)
-    assert all(a.samples_left > b.samples_left for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a.samples_left > b.samples_left for a, b in pairwise(seen))
     assert seen[0].clips == 3
     partial = [clip for clip in clips.values() if not clip.complete]
     assert partial
@@ -103,7 +104,9 @@ def test_prefixes_from_a_data_set(recording: Recording, tmp_path: Path) -> None:
     asked = config(l_prefix=64, split="test", n_samples=2, data=DataConfig(tmp_path / "data"))
     found = prompts(asked, tiny_model().metadata, 16)
     for tokens, name in zip(found, ("18", "19"), strict=True):
-        assert np.array_equal(tokens, Codec(CodecConfig()).encode(audio.read(tmp_path / f"data/{name}.wav", 16000))[:64])
+        assert np.array_equal(
+            tokens, Codec(CodecConfig()).encode(audio.read(tmp_path / f"data/{name}.wav", 16000))[:64]
+        )
     with pytest.raises(ValueError, match="set data.dir"):
         prompts(config(l_prefix=64), tiny_model().metadata, 16)
 

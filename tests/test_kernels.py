@@ -38,7 +38,9 @@ def oracle_kernel(made: S4, L: int) -> torch.Tensor:
 
 def gradients(made: S4, K: torch.Tensor) -> list[torch.Tensor]:
     torch.manual_seed(2)
-    parameters = [p for n, p in made.named_parameters() if n.split(".")[0] in ("inv_dt", "log_A_real", "A_imag", "B", "P", "C")]
+    parameters = [
+        p for n, p in made.named_parameters() if n.split(".")[0] in ("inv_dt", "log_A_real", "A_imag", "B", "P", "C")
+    ]
     return list(torch.autograd.grad((K * torch.randn_like(K)).sum(), parameters))
 
 

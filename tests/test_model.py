@@ -99,7 +99,9 @@ def test_gradients_of_scan_are_those_of_forward(kind: str) -> None:
         assert (ours - theirs).abs().max() <= 1e-8 * theirs.abs().max().clamp(min=1e-6)
 
 
-@pytest.mark.parametrize(("n_layers", "kind", "parameters"), [(8, "s4", 4751072), (2, "s4", 1460120), (8, "s4d", 4749536)])
+@pytest.mark.parametrize(
+    ("n_layers", "kind", "parameters"), [(8, "s4", 4751072), (2, "s4", 1460120), (8, "s4d", 4749536)]
+)
 def test_parameter_counts(n_layers: int, kind: str, parameters: int) -> None:
     """Those of the published modules: counted from its tensors' shapes at these sizes."""
     model = SaShiMi(ModelConfig(n_layers=n_layers, layer=LayerConfig(kind=kind)))

@@ -71,7 +71,10 @@ def test_which_step_sizes_is_an_option_and_else_a_warning(caplog: pytest.LogCapt
 
 def test_step_sizes_as_exponentials(tmp_path: Path) -> None:
     weights = published("diag")
-    weights = {n: torch.nn.functional.softplus(t.double()).log().float() if n.endswith("inv_dt") else t for n, t in weights.items()}
+    weights = {
+        n: torch.nn.functional.softplus(t.double()).log().float() if n.endswith("inv_dt") else t
+        for n, t in weights.items()
+    }
     torch.save(weights, tmp_path / "exp.pt")
     check(checkpoint.load(tmp_path / "exp.pt", dt_transform="exp"), "diag", 1e-3)
 
@@ -104,7 +107,7 @@ def test_version_3_names_and_sign(tmp_path: Path) -> None:
             name, t = name.replace("A_imag", "w_imag"), -t
         elif name.endswith("l_kernel"):
             name = name.replace("l_kernel", "L")
-        elif name.endswith((".weight_v", ".weight_g")) or ".ff." in name and name.endswith("weight"):
+        elif name.endswith((".weight_v", ".weight_g")) or (".ff." in name and name.endswith("weight")):
             t = t[..., None]
         old[name] = t
     torch.save(old, tmp_path / "v3.pt")

@@ -20,11 +20,9 @@ def test_philox_is_numpys() -> None:
 
 
 def test_philox_vectors() -> None:
-    """Known answers of Random123 for Philox4x64-10: first words for a zero block and for all ones in the counter's low word."""
+    """The published known answer of Philox4x64-10 for a counter and a key of zeros."""
     zero = np.zeros(1, np.uint64)
     assert philox(zero, (zero, zero))[0] == 0x16554D9ECA36314C
-    state = np.random.Philox(key=0, counter=0).random_raw()
-    assert uniforms(np.zeros((1, 2), np.uint64), np.zeros(1, np.int64), 1)[0, 0] == (state >> 11) * 2.0**-53
 
 
 def test_draws_do_not_depend_on_their_block() -> None:
@@ -32,7 +30,7 @@ def test_draws_do_not_depend_on_their_block() -> None:
     whole = uniforms(keys, np.array([10, 40]), 50)
     assert np.array_equal(whole[:, 20:30], uniforms(keys, np.array([30, 60]), 10))
     assert len(np.unique(whole)) == 100
-    assert 0 <= whole.min()
+    assert whole.min() >= 0
     assert whole.max() < 1
 
 

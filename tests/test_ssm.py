@@ -17,7 +17,9 @@ def random_dplr(H: int, N: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
     return Lambda, c(), c(), c(), 0.01 + 0.2 * torch.rand(H, dtype=torch.float64, generator=g)
 
 
-def dense(Lambda: torch.Tensor, P: torch.Tensor, B: torch.Tensor, dt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def dense(
+    Lambda: torch.Tensor, P: torch.Tensor, B: torch.Tensor, dt: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     return ssm.bilinear(ssm.dplr_matrix(Lambda, P), ssm.full(B), dt)
 
 
@@ -47,7 +49,7 @@ def test_odd_states_are_refused(N: int) -> None:
 
 
 def test_linear_time_discretisation_is_the_dense_one() -> None:
-    Lambda, P, B, C, dt = random_dplr(3, 10)
+    Lambda, P, B, _, dt = random_dplr(3, 10)
     Abar, Bbar = dense(Lambda, P, B, dt)
     a, p, q, b = ssm.bilinear_dplr(Lambda, P, B, dt)
     rank_one = ssm.full(p)[..., :, None] * ssm.full(q).conj()[..., None, :]
