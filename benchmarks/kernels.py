@@ -31,7 +31,7 @@ def seconds(layer: S4, L: int, runs: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
-    parser.add_argument("--length", type=int, nargs="+", default=[4096, 16384, 131072], metavar="L")
+    parser.add_argument("--length", type=int, nargs="+", default=[1024, 16384], metavar="L")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     console = Console()

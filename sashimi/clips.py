@@ -31,6 +31,7 @@ from sashimi.engines import make_engine
 from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.generation import Clip, Progress
+from sashimi.kernels import resolve_backend
 from sashimi.progress import bar
 
 METADATA, TABLE = "metadata.json", "samples.csv"
@@ -46,12 +47,12 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
     Raises UserError (and OSError) for everything that is wrong before the first sample is played.
     Ctrl-C leaves finished clips, and those under way marked partial, and raises KeyboardInterrupt.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     again = None
     if config.again is not None:
         config, again = made_again(config)
     path, why = checkpoint.choose(config.checkpoint_path, config.runs_dir, experiment)
-    model = checkpoint.load(path, dt_transform=config.dt_transform)
+    model = checkpoint.load(path, backend=config.model.layer.backend, dt_transform=config.dt_transform)
     identity = {"path": str(checkpoint.resolve(path).resolve()), "sha256": sha256(checkpoint.resolve(path))}
     codec = Codec(model.metadata.codec)
     beginnings = generation.prompts(config, model.metadata, model.period)
@@ -62,7 +63,8 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
         check_sources(again, identity, heard)
     numbers = config.clips if config.clips is not None else list(range(config.n_samples * config.n_reps))
     if config.keep == "middle" and len(numbers) < 20:
-        console.print(f"[yellow]warning:[/] keep=middle judges {len(numbers)} clips against each other; use 20 or more")
+        text = f"warning: keep=middle judges {len(numbers)} clips against each other; use 20 or more"
+        console.print(text, style="yellow")
 
     folder = ClipFolder(config, model.metadata, config.name if experiment else model.metadata.name, identity, heard)
     console.print(f"checkpoint  {path} ({why})")
@@ -114,8 +116,9 @@ def describe(model: LoadedModel) -> str:
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     bits = model.metadata.metrics.get("heldout_bpb")
     return (
-        f"{model.metadata.name or 'unnamed'}: SaShiMi, {config.n_layers} blocks of {kind}, "
-        f"{parameters:.2f} M parameters, {model.metadata.codec.rate} Hz"
+        f"{model.metadata.name or 'unnamed'}: SaShiMi, {config.n_layers} blocks of {kind} "
+        f"({resolve_backend(config.layer.backend)} kernels), {parameters:.2f} M parameters, "
+        f"{model.metadata.codec.rate} Hz"
         + (f", {bits:.3f} bits per byte on held-out recordings" if isinstance(bits, float) else "")
     )
 

@@ -130,8 +130,7 @@ class S4(nn.Module):
 
     def scan(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Convolution from a state. u: f(B L H), x: f(B H N) -> f(B L H), the last state f(B H N)."""
-        wide = self.config.kind == "s4d"
-        y, x = chunked_scan(self.system(torch.float64 if wide else u.dtype), u.mT, x)
+        y, x = chunked_scan(self.system(), u.mT, x)
         return self._mix(y.mT, u), x
 
     def step(self, u: Tensor, x: Tensor, system: System) -> tuple[Tensor, Tensor]:
