@@ -20,7 +20,7 @@ install: .venv/installed  ## make .venv and install everything into it (INSTALL=
 	@touch $@
 
 test: .venv/installed  ## install if needed, then run the tests
-	@echo "== running the tests (about two minutes; the first run also compiles PyKeOps kernels)"
+	@echo "== running the tests (some minutes; the first run also compiles PyKeOps kernels)"
 	$(BIN)/python -m pytest
 	$(ENTER)
 

@@ -221,9 +221,11 @@ class ClipFolder:
             return
         except ValueError:
             saved = {}
-        if not self.config.overwrite and saved.get("settings") != self.metadata["settings"]:
+        what = ("settings", "checkpoint", "prompts_sha256")
+        if not self.config.overwrite and any(saved.get(key) != self.metadata[key] for key in what):
             raise UserError(
-                f"{self.path} holds clips made with other settings; choose another save_dir, or overwrite=true"
+                f"{self.path} holds clips of other settings, another checkpoint or another prompt; choose another "
+                "save_dir, or overwrite=true"
             )
         for clip in saved.get("clips", []):
             for suffix in (".wav", ".flac", ".png"):
@@ -266,7 +268,8 @@ class ClipFolder:
                 path.unlink()
         digits = len(str(self.count))
         for rank, row in enumerate(self.rows, start=1):
-            name = row["file"].replace("_clip", f"_gen{rank:0{digits}}_clip", 1)
+            before, _, after = row["file"].rpartition("_clip")
+            name = f"{before}_gen{rank:0{digits}}_clip{after}"
             for path in self._files(row):
                 path.rename((self.path / name).with_suffix(path.suffix))
             row["file"] = name

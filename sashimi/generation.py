@@ -79,6 +79,8 @@ def prompts(config: GenerateConfig, metadata: Metadata, period: int) -> list[Tok
         tokens = data.beginnings(config.data.dir, config.split, codec, config.l_prefix, config.n_samples)
     else:
         tokens = [np.zeros(0, np.uint8)] * config.n_samples
+    if len(tokens[0]) < period and (config.prompt or config.l_prefix):
+        raise UserError(f"a prompt of {len(tokens[0])} samples is too short to continue: give at least {period}")
     return [t[len(t) % period :] for t in tokens]
 
 
@@ -133,9 +135,11 @@ def generate(
     heard: dict[bytes, State] = {}
     for group in (numbers[i : i + size] for i in range(0, len(numbers), size)):
         prefixes = [beginnings[number % count] for number in group]
-        for prefix in prefixes:
-            if prefix.tobytes() not in heard:
-                heard[prefix.tobytes()] = engine.prefill(prefix[None], engine.start(1))
+        # Each prompt of the batch is heard once; those of the batch before need not be heard again.
+        known, heard = heard, {}
+        for key, prefix in ((prefix.tobytes(), prefix) for prefix in prefixes):
+            if key not in heard:
+                heard[key] = known[key] if key in known else engine.prefill(prefix[None], engine.start(1))
         state = State.concat([heard[prefix.tobytes()] for prefix in prefixes])
         blocks, logps, done = [], [], 0
         while done < steps and not stop():
@@ -147,6 +151,8 @@ def generate(
             logps.append(block_logp)
             done += n
             report(Progress(finished, len(numbers), len(group), done, steps, rate))
+        if not done:
+            return
         for row, (number, prefix) in enumerate(zip(group, prefixes, strict=True)):
             tokens = np.concatenate([prefix, *(block[row] for block in blocks)])
             # An exact sum: blocks are cut by the clock, and a likelihood must not depend on that.

@@ -180,12 +180,12 @@ class SaShiMi(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Convolution from the start of a sequence. i(B L) -> f(B L vocab), any L."""
-        return self._head(self._tier(0, self.embedding(tokens.long()), 0, None, None, None))
+        return self._head(self._tier(0, self.embedding(tokens.long()), 0, None, None))
 
     def scan(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Convolution from a state. i(B L), state -> f(B L vocab), the state after them. Any L >= 1."""
         parts = self.unpack(state)
-        x = self._tier(0, self.embedding(tokens.long()), self.phase(state.position), parts, parts, None)
+        x = self._tier(0, self.embedding(tokens.long()), self.phase(state.position), parts, None)
         return self._head(x), self.pack(parts, state.position + tokens.shape[1])
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
@@ -207,56 +207,43 @@ class SaShiMi(nn.Module):
     def advance(self, tokens: Tensor, parts: dict[str, Tensor], phase: int, systems: dict[str, System]) -> Tensor:
         """`step` for loops: i(B) -> f(B vocab); replaces what changes in `parts` (the dict, never a tensor)."""
         x = self.embedding(tokens.long())[:, None]
-        return self._head(self._tier(0, x, phase, parts, parts, systems))[:, 0]
+        return self._head(self._tier(0, x, phase, parts, systems))[:, 0]
 
     def _head(self, x: Tensor) -> Tensor:
         return self.head(self.norm(x))
 
     def _tier(
-        self,
-        i: int,
-        x: Tensor,
-        position: int,
-        old: dict[str, Tensor] | None,
-        new: dict[str, Tensor] | None,
-        systems: dict[str, System] | None,
+        self, i: int, x: Tensor, position: int, parts: dict[str, Tensor] | None, systems: dict[str, System] | None
     ) -> Tensor:
         """Tier i and all below it on x: f(B L H), whose first vector has index `position` (mod the period).
 
-        Reads `old` and writes `new` (they may be one dict); without them starts from zero and forgets.
+        Reads and replaces the state in `parts`; without it starts from zero and forgets.
         """
         if i < len(self.config.pool):
-            x = x + self._from_below(i, x, position, old, new, systems)
+            x = x + self._from_below(i, x, position, parts, systems)
         y = x
         for j, block in enumerate(self.tier(i)):
             name = f"ssm.{i}.{j}"
-            state = old.get(name) if old is not None else None
-            y, state = block(y, state, systems[name] if systems is not None and state is not None else None)
-            if new is not None and state is not None:
-                new[name] = state
+            if parts is None or name not in parts:
+                y, _ = block(y)
+            else:
+                y, parts[name] = block(y, parts[name], None if systems is None else systems[name])
         return y + x
 
     def _from_below(
-        self,
-        i: int,
-        x: Tensor,
-        position: int,
-        old: dict[str, Tensor] | None,
-        new: dict[str, Tensor] | None,
-        systems: dict[str, System] | None,
+        self, i: int, x: Tensor, position: int, parts: dict[str, Tensor] | None, systems: dict[str, System] | None
     ) -> Tensor:
         """What the tiers below i contribute: one vector for each of x, a pooled step late."""
         p, (B, L, H) = self.config.pool[i], x.shape
         held = position % p  # vectors of an unfinished pool
-        owed = x.new_zeros(B, p, H) if old is None else old[f"owed.{i}"]
-        gathered = x if old is None or not held else torch.cat([old[f"gathered.{i}"][:, :held], x], dim=1)
+        owed = x.new_zeros(B, p, H) if parts is None else parts[f"owed.{i}"]
+        gathered = x if parts is None else torch.cat([parts[f"gathered.{i}"][:, :held], x], dim=1)
         pools, rest = divmod(held + L, p)
         if pools:
             z = self.down_pools[i](gathered[:, : pools * p])
-            z = self.up_pools[i](self._tier(i + 1, z, position // p, old, new, systems))
+            z = self.up_pools[i](self._tier(i + 1, z, position // p, parts, systems))
             owed = torch.cat([owed, z], dim=1)
-        if new is not None:
-            new[f"owed.{i}"] = owed[:, -p:]
-            held_now = gathered[:, pools * p :]
-            new[f"gathered.{i}"] = torch.nn.functional.pad(held_now, (0, 0, 0, p - rest))
+        if parts is not None:
+            parts[f"owed.{i}"] = owed[:, -p:]
+            parts[f"gathered.{i}"] = torch.nn.functional.pad(gathered[:, pools * p :], (0, 0, 0, p - rest))
         return owed[:, held : held + L]
