@@ -1,30 +1,199 @@
-"""Recordings to tokens."""
+"""A data set of recordings to tokens: splits, a memory-mapped cache, windows.
 
-from collections.abc import Iterator
+A data set is what `python -m data_tools.prepare` makes (`dataset.yaml`, `manifest.jsonl`, chunks), or any
+folder of recordings, split by the published rule.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
 
 from sashimi import audio
 from sashimi.codec import Codec, Tokens
 from sashimi.errors import UserError
+from sashimi.files import finished
 
+SPLITS = ("train", "val", "test")
 WINDOW = 131072  # samples: the published training window
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".aiff", ".aif"}
+DATASET, MANIFEST = "dataset.yaml", "manifest.jsonl"
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
-    """The recordings of a split by the published rule: sorted by name, 88% train, 6% val, 6% test.
+@dataclass(frozen=True)
+class Recording:
+    """Sound that is continuous in time: files that follow each other without a gap."""
 
-    Raises UserError for a folder that is missing or leaves the split empty.
+    name: str
+    files: tuple[Path, ...]
+
+
+# --- splits -------------------------------------------------------------------------------------------
+
+
+def recordings(folder: Path, split: str) -> list[Recording]:
+    """The recordings of a split, in order.
+
+    Raises UserError for a folder that is missing, an unfinished data set, or an empty split.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no data set {folder}; put recordings there, or set data.dir=FOLDER")
+        raise UserError(
+            f"there is no data set {folder}; make it with `python -m data_tools.prepare RECORDINGS --out {folder}`, "
+            "or set data.dir=FOLDER"
+        )
+    found = _prepared(folder, split) if (folder / DATASET).is_file() else _folder_of_files(folder, split)
+    if not found:
+        raise UserError(f"the data set {folder} has nothing in its {split} split")
+    return found
+
+
+def _prepared(folder: Path, split: str) -> list[Recording]:
+    """Chunks of one recording that follow each other in time are one again."""
+    found: list[tuple[str, list[Path]]] = []
+    previous: tuple[str, float] | None = None
+    rate = description(folder)["rate"]
+    with (folder / MANIFEST).open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if row["split"] != split:
+                continue
+            path = folder / row["file"]
+            if not path.is_file():
+                raise UserError(f"{path} is missing from the data set; run data_tools.prepare on {folder} again")
+            if previous is None or row["recording"] != previous[0] or abs(row["start"] - previous[1]) > 0.5 / rate:
+                found.append((row["recording"], []))
+            found[-1][1].append(path)
+            previous = row["recording"], row["start"] + row["samples"] / rate
+    return [Recording(name, tuple(files)) for name, files in found]
+
+
+def _folder_of_files(folder: Path, split: str) -> list[Recording]:
+    """The published rule: files sorted by name, 88% train, 6% val, 6% test."""
+    if (folder / MANIFEST).exists():
+        raise UserError(f"the data set {folder} is unfinished; run data_tools.prepare for it again")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
     val, test = int(0.88 * len(files)), int(0.94 * len(files))
     chosen = {"train": files[:val], "val": files[val:test], "test": files[test:]}[split]
     if not chosen:
         raise UserError(f"{folder} has {len(files)} recordings, too few for a {split} split (88/6/6 by file)")
-    return chosen
+    return [Recording(str(path.relative_to(folder)), (path,)) for path in chosen]
+
+
+def description(folder: Path) -> dict[str, Any]:
+    """What dataset.yaml says; for a plain folder, its name alone."""
+    path = folder / DATASET
+    if not path.is_file():
+        return {"name": folder.resolve().name}
+    try:
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {**described, "rate": int(described["rate"])}
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); run data_tools.prepare for it again") from None
+
+
+# --- the cache ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """A split as one memory-mapped array: tokens, or samples where the codec normalises by window.
+
+    offsets  where each recording begins, and the end of the last
+    """
+
+    codec: Codec
+    values: NDArray[Any]
+    offsets: list[int]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [b - a for a, b in zip(self.offsets, self.offsets[1:], strict=False)]
+
+    def window(self, recording: int, start: int, length: int) -> Tokens:
+        """Tokens start .. start + length - 1 of a recording, or fewer at its end; normalised together, if at all."""
+        first = self.offsets[recording] + start
+        values = self.values[first : min(first + length, self.offsets[recording + 1])]
+        return self.codec.encode(values / np.float32(32768)) if values.dtype == np.int16 else np.array(values)
+
+    def windows(self, length: int) -> Iterator[tuple[int, int, Tokens]]:
+        """All windows in order as (recording, start, tokens); the last of a recording may be shorter."""
+        for recording, total in enumerate(self.lengths):
+            for start in range(0, total, length):
+                yield recording, start, self.window(recording, start, length)
+
+
+def open_tokens(
+    folder: Path, split: str, codec: Codec, report: Callable[[float], None] = lambda fraction: None
+) -> TokenStore:
+    """A split under a codec, encoded on first use. `report` is given the share of recordings that is encoded.
+
+    Raises UserError as `recordings`, and for a data set of another sample rate.
+    """
+    described = description(folder)
+    rate = codec.config.rate
+    if described.get("rate", rate) != rate:
+        raise UserError(
+            f"{folder} was prepared at {described['rate']} Hz and the model's codec is at {rate} Hz; prepare it again "
+            f"with --rate {rate} and another --out"
+        )
+    found = recordings(folder, split)
+    path = _cache_path(folder, split, codec, found)
+    index = path.with_suffix(".json")
+    if not index.is_file():
+        _encode(path, codec, found, report)
+    offsets = json.loads(index.read_text(encoding="utf-8"))
+    return TokenStore(codec, np.memmap(path, _dtype(codec), mode="r"), offsets)
+
+
+def _cache_path(folder: Path, split: str, codec: Codec, found: list[Recording]) -> Path:
+    """A file whose name changes with the codec and with every recording."""
+    config = asdict(codec.config)
+    if codec.config.normalize == "window":
+        config = {"pcm": config["rate"]}
+    files = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for r in found for f in r.files]
+    key = hashlib.sha256(json.dumps([config, split, [r.name for r in found], files]).encode()).hexdigest()[:16]
+    name = f"{split}-{key}.bin"
+    try:
+        (folder / ".cache").mkdir(exist_ok=True)
+        with NamedTemporaryFile(dir=folder / ".cache"):
+            pass
+    except OSError:  # somebody else's data set
+        return Path.home() / ".cache" / "sashimi-music" / name
+    return folder / ".cache" / name
+
+
+def _encode(path: Path, codec: Codec, found: list[Recording], report: Callable[[float], None]) -> None:
+    """Writes the array, then the offsets: their presence says that it is whole."""
+    offsets = [0]
+    with finished(path) as partial, partial.open("wb") as out:
+        for i, recording in enumerate(found):
+            total = 0
+            for file in recording.files:
+                for block in audio.stream(file, codec.config.rate):
+                    if _dtype(codec) == np.int16:
+                        np.clip(np.rint(block * 32768), -32768, 32767).astype(np.int16).tofile(out)
+                    else:
+                        codec.encode(block).tofile(out)
+                    total += len(block)
+            offsets.append(offsets[-1] + total)
+            report((i + 1) / len(found))
+    with finished(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(offsets), encoding="utf-8")
+
+
+def _dtype(codec: Codec) -> type[np.integer]:
+    """What is stored: tokens, or samples where tokens depend on the window."""
+    return np.int16 if codec.config.normalize == "window" else np.uint8
+
+
+# --- beginnings ---------------------------------------------------------------------------------------
 
 
 def beginnings(folder: Path, split: str, codec: Codec, length: int, count: int) -> list[Tokens]:
@@ -33,24 +202,14 @@ def beginnings(folder: Path, split: str, codec: Codec, length: int, count: int) 
     A codec that normalises by window hears each window whole, as in training.
     Raises UserError where the split holds fewer.
     """
-    found = list(islice(_beginnings(split_files(folder, split), codec, length), count))
+    window = max(codec.config.window or WINDOW, length)
+    needed = window if codec.config.normalize == "window" else length
+    store = open_tokens(folder, split, codec)
+    long_enough = (tokens[:length] for _, _, tokens in store.windows(window) if len(tokens) >= needed)
+    found = list(islice(long_enough, count))
     if len(found) < count:
         raise UserError(
             f"the {split} split of {folder} holds {len(found)} beginnings of {length} samples, not {count}: "
             "lower n_samples or l_prefix"
         )
     return found
-
-
-def _beginnings(files: list[Path], codec: Codec, length: int) -> Iterator[Tokens]:
-    window = codec.config.window or WINDOW
-    needed = max(window, length) if codec.config.normalize == "window" else length
-    rate = codec.config.rate
-    for path in files:
-        start = 0
-        while True:
-            waveform = audio.read(path, rate, start / rate, (start + needed) / rate)[:needed]
-            if len(waveform) < needed:
-                break
-            yield codec.encode(waveform)[:length]
-            start += max(window, length)

@@ -1,15 +1,17 @@
 """Beginnings from recordings, by the published rules."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile as sf
 
 from sashimi import audio
 from sashimi.codec import Codec
 from sashimi.config import CodecConfig
-from sashimi.data import beginnings, split_files
+from sashimi.data import beginnings, open_tokens, recordings
 
 Recording = Callable[..., Path]
 
@@ -23,10 +25,10 @@ def folder(recording: Recording, tmp_path: Path) -> Path:
 
 
 def test_split_by_file(folder: Path) -> None:
-    names = {split: [p.stem for p in split_files(folder, split)] for split in ("train", "val", "test")}
-    assert names["train"] == [f"{i:02}" for i in range(17)]
-    assert names["val"] == ["17"]
-    assert names["test"] == ["18", "19"]
+    names = {split: [r.name for r in recordings(folder, split)] for split in ("train", "val", "test")}
+    assert names["train"] == [f"{i:02}.wav" for i in range(17)]
+    assert names["val"] == ["17.wav"]
+    assert names["test"] == ["18.wav", "19.wav"]
 
 
 def test_windows_of_a_split_in_order(folder: Path) -> None:
@@ -43,7 +45,7 @@ def test_a_normalising_codec_hears_the_whole_window(folder: Path) -> None:
     codec = Codec(CodecConfig(normalize="window", window=12000))
     (tokens,) = beginnings(folder, "val", codec, 300, 1)
     window = audio.read(folder / "17.wav", 16000)[:12000]
-    assert np.array_equal(tokens, codec.encode(window)[:300])
+    assert np.array_equal(tokens, codec.encode(np.rint(window * 32768) / 32768)[:300]), "samples are kept in 16 bits"
 
 
 def test_too_little(folder: Path, tmp_path: Path) -> None:
@@ -54,4 +56,87 @@ def test_too_little(folder: Path, tmp_path: Path) -> None:
         beginnings(tmp_path / "absent", "val", codec, 10, 1)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="0 recordings"):
-        split_files(tmp_path / "empty", "train")
+        recordings(tmp_path / "empty", "train")
+
+
+# --- prepared data sets -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """Two recordings of noise in 1-second chunks; the first has a gap after its second chunk."""
+    rng, folder = np.random.default_rng(0), tmp_path / "prepared"
+    (folder / "val").mkdir(parents=True)
+    rows = []
+    for recording, start in (("a", 0.0), ("a", 1.0), ("a", 5.0), ("b", 0.0)):
+        file = f"val/{recording}-{start:.0f}.flac"
+        sf.write(folder / file, 0.3 * rng.standard_normal(16000), 16000)
+        rows.append({"file": file, "split": "val", "recording": recording, "start": start, "samples": 16000})
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "dataset.yaml").write_text("name: noise\nrate: 16000\n")
+    return folder
+
+
+def test_chunks_are_joined_where_time_goes_on(prepared: Path) -> None:
+    found = recordings(prepared, "val")
+    assert [[f.name for f in r.files] for r in found] == [["a-0.flac", "a-1.flac"], ["a-5.flac"], ["b-0.flac"]]
+    with pytest.raises(ValueError, match="nothing in its test split"):
+        recordings(prepared, "test")
+
+
+def test_tokens_are_those_of_the_recordings(prepared: Path) -> None:
+    codec = Codec(CodecConfig())
+    store = open_tokens(prepared, "val", codec)
+    assert store.lengths == [32000, 16000, 16000]
+    sound = np.concatenate([audio.read(prepared / "val" / f"a-{i}.flac", 16000) for i in (0, 1)])
+    assert np.array_equal(store.window(0, 15000, 2000), codec.encode(sound[15000:17000]))
+    assert len(store.window(0, 31999, 50)) == 1, "a window ends with its recording"
+    lengths = [(recording, start, len(tokens)) for recording, start, tokens in store.windows(12000)]
+    assert lengths[:4] == [(0, 0, 12000), (0, 12000, 12000), (0, 24000, 8000), (1, 0, 12000)]
+
+
+def test_a_normalising_codec_encodes_each_window(prepared: Path) -> None:
+    codec = Codec(CodecConfig(normalize="window", window=8000))
+    store = open_tokens(prepared, "val", codec)
+    sound = audio.read(prepared / "val" / "b-0.flac", 16000)
+    assert np.array_equal(store.window(2, 4000, 8000), codec.encode(sound[4000:12000]))
+
+
+def test_the_cache_is_used_and_follows_codec_and_recordings(prepared: Path) -> None:
+    def cached() -> set[str]:
+        return {p.name for p in (prepared / ".cache").iterdir()}
+
+    first = open_tokens(prepared, "val", Codec(CodecConfig()))
+    one = cached()
+    assert len(one) == 2
+    open_tokens(prepared, "val", Codec(CodecConfig()), report=lambda fraction: pytest.fail("encoded again"))
+    open_tokens(prepared, "val", Codec(CodecConfig(law="linear")))
+    assert len(cached()) == 4
+    sf.write(prepared / "val" / "b-0.flac", np.zeros(16000), 16000)
+    changed = open_tokens(prepared, "val", Codec(CodecConfig()))
+    assert (changed.window(2, 0, 100) == 128).all()
+    assert not (first.window(2, 0, 100) == 128).all()
+
+
+def test_an_interrupted_encoding_is_done_again(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(fraction: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_tokens(prepared, "val", Codec(CodecConfig()), report=interrupted)
+    assert not list((prepared / ".cache").iterdir())
+    assert open_tokens(prepared, "val", Codec(CodecConfig())).offsets[-1] == 64000
+
+
+def test_data_sets_that_cannot_be_used(prepared: Path) -> None:
+    with pytest.raises(ValueError, match=r"prepared at 16000 Hz .* --rate 8000"):
+        open_tokens(prepared, "val", Codec(CodecConfig(rate=8000)))
+    (prepared / "val" / "b-0.flac").unlink()
+    with pytest.raises(ValueError, match=r"b-0.flac is missing"):
+        recordings(prepared, "val")
+    (prepared / "dataset.yaml").write_text("name: noise\n")
+    with pytest.raises(ValueError, match=r"dataset.yaml is damaged"):
+        recordings(prepared, "val")
+    (prepared / "dataset.yaml").unlink()
+    with pytest.raises(ValueError, match="unfinished"):
+        recordings(prepared, "val")
