@@ -8,11 +8,11 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sashimi.errors import UserError
 
@@ -161,30 +161,37 @@ def help_text(config_dir: Path, config_name: str) -> str:
 # --- paths --------------------------------------------------------------------------------------------
 
 
-def path_keys(cls: type, prefix: str = "") -> set[str]:
-    """The dotted names of a dataclass's settings that are paths."""
-    keys, hints = set(), get_type_hints(cls)
+def path_keys(cls: type, prefix: str = "") -> dict[str, bool]:
+    """The dotted names of a dataclass's settings that are paths; True for lists of paths."""
+    keys, hints = {}, get_type_hints(cls)
     for f in fields(cls):
         kinds = {hints[f.name], *get_args(hints[f.name])}
         if Path in kinds:
-            keys.add(f"{prefix}{f.name}")
+            keys[f"{prefix}{f.name}"] = get_origin(hints[f.name]) is list
         for kind in kinds:
             if is_dataclass(kind):
                 keys |= path_keys(kind, f"{prefix}{f.name}.")  # type: ignore[arg-type]
     return keys
 
 
-def quoted(argument: str, keys: Collection[str]) -> str:
-    """A path's `key=value` in the quotes that make any text one value for Hydra.
+def quoted(argument: str, keys: Mapping[str, bool]) -> str:
+    """A path's `key=value` in the quotes that make any text one value for Hydra; each path of a list in its own.
 
-    `null` stays, and so does what is in quotes already.
+    keys: as from `path_keys`. `null` stays, and so does what is in quotes already.
     """
     key, equals, value = argument.partition("=")
-    if not equals or key not in keys or value in ("", "null"):
+    if not equals or key not in keys or value in ("", "null", "[]"):
         return argument
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        return argument
+    if not keys[key]:
+        return f"{key}={quoted_path(value)}"
+    paths = value[1:-1].split(",") if value[0] == "[" and value[-1] == "]" else [value]
+    return f"{key}=[{','.join(quoted_path(path.strip()) for path in paths)}]"
+
+
+def quoted_path(path: str) -> str:
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":
+        return path
     # Inside them only a quote, backslashes before one, and an interpolation mean anything.
-    value = re.sub(r"(\\*)'", r"\1\1\\'", value).replace("${", r"\${")
-    value = re.sub(r"(\\+)$", r"\1\1", value)
-    return f"{key}='{value}'"
+    path = re.sub(r"(\\*)'", r"\1\1\\'", path).replace("${", r"\${")
+    path = re.sub(r"(\\+)$", r"\1\1", path)
+    return f"'{path}'"

@@ -13,6 +13,7 @@ LAYER_KINDS = ("s4", "s4d")
 INITS = ("legs", "lin", "inv")
 DT_TRANSFORMS = ("softplus", "exp")
 ENGINES = ("eager",)
+SPLITS = ("train", "val", "test")
 DISCRETIZATIONS = ("zoh", "bilinear")
 KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
@@ -221,7 +222,7 @@ class GenerateConfig(ExperimentConfig, SamplingConfig):
             _at_least(name, getattr(self, name), 0)
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed={self.seed} must be at least 0 and below 2^64")
-        _one_of("split", self.split, ("train", "val", "test"))
+        _one_of("split", self.split, SPLITS)
         _one_of("format", self.format, ("wav", "flac"))
         _one_of("keep", self.keep, ("all", "middle"))
         if self.prompt_end is not None and self.prompt_end <= self.prompt_start:
@@ -237,6 +238,37 @@ class GenerateConfig(ExperimentConfig, SamplingConfig):
     @property
     def sampling(self) -> SamplingConfig:
         return SamplingConfig(self.temp, self.top_k, self.top_p, self.min_p, self.floor)
+
+
+@dataclass
+class EvaluationConfig:
+    """How checkpoints are scored.
+
+    window   tokens in a window; the headline is cold: every window starts from nothing
+    batch    windows at a time; changes no figure
+    splits   of the data set
+    carried  also score with the state carried from window to window
+    """
+
+    window: int = 131072
+    batch: int = 1
+    splits: list[str] = field(default_factory=lambda: ["test", "val"])
+    carried: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation.window", self.window, 1)
+        _at_least("evaluation.batch", self.batch, 1)
+        for split in self.splits:
+            _one_of("evaluation.splits", split, SPLITS)
+
+
+@dataclass
+class EvaluateConfig(ExperimentConfig):
+    """`python evaluate.py`. configs/evaluate.yaml explains every key and holds the defaults."""
+
+    checkpoints: list[Path] = field(default_factory=list)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    save_dir: Path | None = None
 
 
 T = TypeVar("T")

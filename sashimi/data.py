@@ -22,7 +22,6 @@ from sashimi.codec import Codec, Tokens
 from sashimi.errors import UserError
 from sashimi.files import finished
 
-SPLITS = ("train", "val", "test")
 WINDOW = 131072  # samples: the published training window
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".aiff", ".aif"}
 DATASET, MANIFEST = "dataset.yaml", "manifest.jsonl"

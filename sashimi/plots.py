@@ -43,3 +43,21 @@ def spectrogram(path: Path, waveform: Waveform, rate: int, title: str, seam: flo
     with finished(path) as partial:
         figure.savefig(partial, dpi=110)
     plt.close(figure)
+
+
+def grouped_bars(path: Path, groups: list[str], bars: dict[str, list[float | None]], label: str) -> None:
+    """A PNG: for every group a bar of each kind, with its value; a missing value leaves its place empty."""
+    bars = {kind: values for kind, values in bars.items() if any(value is not None for value in values)}
+    figure, axis = plt.subplots(figsize=(2.5 + 2.2 * len(groups), 4), layout="constrained")
+    width = 0.8 / max(len(bars), 1)
+    for i, (kind, values) in enumerate(bars.items()):
+        places = np.arange(len(groups)) + (i - (len(bars) - 1) / 2) * width
+        drawn = axis.bar(places, [value or 0.0 for value in values], width * 0.92, label=kind)
+        axis.bar_label(drawn, ["" if value is None else f"{value:.3f}" for value in values], fontsize=8, padding=2)
+    axis.set(xticks=range(len(groups)), xticklabels=groups, ylabel=label)
+    axis.margins(y=0.15)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, ncols=len(bars), loc="upper center", bbox_to_anchor=(0.5, 1.12))
+    with finished(path) as partial:
+        figure.savefig(partial, dpi=110)
+    plt.close(figure)

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_clips import table
 
 from sashimi import cli
-from sashimi.config import GenerateConfig
+from sashimi.config import EvaluateConfig, GenerateConfig
 
 Recording = Callable[..., Path]
 
@@ -161,8 +161,10 @@ KEYS = cli.path_keys(GenerateConfig)
 
 
 def test_path_settings_are_known_from_their_types() -> None:
-    assert {"prompt", "save_dir", "checkpoint_path", "again", "data.dir", "runs_dir"} <= KEYS
+    assert {"prompt", "save_dir", "checkpoint_path", "again", "data.dir", "runs_dir"} <= set(KEYS)
     assert "temp" not in KEYS
+    assert not any(KEYS.values())
+    assert cli.path_keys(EvaluateConfig)["checkpoints"], "a list of paths"
 
 
 @pytest.mark.parametrize(
@@ -181,3 +183,17 @@ def test_quoted_paths_come_out_as_they_went_in(value: str) -> None:
 @pytest.mark.parametrize("argument", ["prompt=null", "prompt='by hand'", "temp=1.0", "prompt=", "--help", "name=a,b"])
 def test_what_needs_no_quotes_stays(argument: str) -> None:
     assert cli.quoted(argument, KEYS) == argument
+
+
+@pytest.mark.parametrize(
+    ("value", "paths"),
+    [
+        ("[a.safetensors,epoch=1-step=3.ckpt]", ["a.safetensors", "epoch=1-step=3.ckpt"]),
+        ("[it's (1).pt, 'by hand']", ["it's (1).pt", "by hand"]),
+        ("one=1.ckpt", ["one=1.ckpt"]),
+        ("[]", []),
+    ],
+)
+def test_lists_of_paths(value: str, paths: list[str]) -> None:
+    (override,) = OverridesParser.create().parse_overrides([cli.quoted(f"x={value}", {"x": True})])
+    assert [str(path) for path in override.value()] == paths

@@ -10,7 +10,8 @@ from conftest import ROOT
 # Each module may import those before it, and of the later ones nothing.
 ORDER = [
     "errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data",
-    "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines", "generation", "clips",
+    "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines", "generation", "evaluation",
+    "clips", "comparison",
 ]  # fmt: skip
 LEAVES = {"errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data"}
 # A published checkpoint is read into the metadata of ours, which the checkpoint module defines.
