@@ -39,7 +39,7 @@ def run(config_dir: Path, config_name: str, make: Callable[[], tuple[type[T], Ca
         import hydra
         from omegaconf import DictConfig, OmegaConf
 
-        from sashimi.config import build
+        from sashimi.config import build_settings
 
         cls, work = make()
         arguments = [quoted(a, path_keys(cls)) for a in sys.argv[1:]]
@@ -47,8 +47,9 @@ def run(config_dir: Path, config_name: str, make: Callable[[], tuple[type[T], Ca
         failures: list[BaseException] = []
 
         def job(composed: DictConfig) -> None:
+            plain: Any = OmegaConf.to_container(composed, resolve=True)
             try:
-                work(build(cls, OmegaConf.to_container(composed, resolve=True)), experiment)  # type: ignore[arg-type]
+                work(build_settings(cls, plain), experiment)
             except (Exception, KeyboardInterrupt) as error:
                 failures.append(error)  # past Hydra's own report, to ours
 

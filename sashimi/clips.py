@@ -9,14 +9,10 @@ import hashlib
 import json
 import platform
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -32,7 +28,7 @@ from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.generation import Clip, Progress
 from sashimi.kernels import resolve_backend
-from sashimi.progress import bar
+from sashimi.progress import bar, stop_on_interrupt
 
 METADATA, TABLE = "metadata.json", "samples.csv"
 # Settings that change where and how clips are written, not what they are.
@@ -89,24 +85,6 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
     kept = f" ({dropped} dropped by keep=middle)" if dropped else ""
     console.print(f"done        {folder.count} clips{kept}, lowest likelihood first; see {folder.path / TABLE}")
     return folder.path
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether Ctrl-C was pressed; pressed a second time, it interrupts as usual."""
-    pressed = False
-
-    def note(signal_number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def describe(model: LoadedModel) -> str:

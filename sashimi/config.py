@@ -168,9 +168,20 @@ class EngineConfig:
 
 @dataclass
 class DataConfig:
-    """The recordings of an experiment. dir: a folder of audio files."""
+    """The recordings of an experiment.
+
+    dir     a data set of data_tools.prepare, or a folder of audio files
+    window  samples in a training window
+    batch   windows in a training batch, on each device
+    """
 
     dir: Path | None = None
+    window: int = 131072
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least("data.window", self.window, 2)
+        _at_least("data.batch", self.batch, 1)
 
 
 @dataclass
@@ -182,10 +193,107 @@ class ExperimentConfig:
     codec: CodecConfig = field(default_factory=CodecConfig)
     data: DataConfig = field(default_factory=DataConfig)
     runs_dir: Path = Path("runs")
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise UserError(f"seed={self.seed} must be at least 0 and below 2^64")
 
 
 @dataclass
-class GenerateConfig(ExperimentConfig, SamplingConfig):
+class OptimizerConfig:
+    """AdamW. ssm_lr: the learning rate of A, B and dt, at most lr; they take no weight decay."""
+
+    lr: float = 1e-3
+    ssm_lr: float = 1e-3
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "ssm_lr"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"optimizer.{name}={getattr(self, name)} must be above 0")
+        _at_least("optimizer.weight_decay", self.weight_decay, 0)
+
+
+@dataclass
+class SchedulerConfig:
+    """How the learning rates change.
+
+    name      plateau: times `factor` after `patience` validations without progress, as published;
+              cosine: down to nothing over the run; constant
+    warmup    steps of linear warm-up, before any of them
+    """
+
+    name: str = "plateau"
+    warmup: int = 0
+    patience: int = 20
+    factor: float = 0.2
+
+    def __post_init__(self) -> None:
+        _one_of("scheduler.name", self.name, ("plateau", "cosine", "constant"))
+        _at_least("scheduler.warmup", self.warmup, 0)
+        _at_least("scheduler.patience", self.patience, 0)
+        if not 0 < self.factor < 1:
+            raise UserError(f"scheduler.factor={self.factor} must be above 0 and below 1")
+
+
+@dataclass
+class TrainerConfig:
+    """How long and on what. Steps are optimizer steps; null where an epoch is meant, one pass over the windows.
+
+    max_steps      null: max_epochs
+    val_every      steps between validations; null: an epoch
+    val_windows    windows of the validation split to score, spread evenly; null: all
+    save_every     steps between saves of last.ckpt, besides every validation
+    gradient_clip  by norm; 0: none
+    accumulate     batches whose gradients make one step
+    precision      32-true or bf16-mixed
+    accelerator, devices, strategy   as Lightning's Trainer takes them
+    """
+
+    max_steps: int | None = None
+    max_epochs: int = 1000
+    val_every: int | None = None
+    val_windows: int | None = None
+    save_every: int = 500
+    log_every: int = 10
+    gradient_clip: float = 0.0
+    accumulate: int = 1
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "max_epochs", "val_every", "val_windows", "save_every", "log_every", "accumulate"):
+            if getattr(self, name) is not None:
+                _at_least(f"trainer.{name}", getattr(self, name), 1)
+        _at_least("trainer.devices", self.devices, 1)
+        _at_least("trainer.gradient_clip", self.gradient_clip, 0)
+        _one_of("trainer.precision", self.precision, ("32-true", "bf16-mixed"))
+
+
+@dataclass
+class TrainConfig(ExperimentConfig):
+    """`python train.py`. configs/train.yaml explains every key and holds the defaults.
+
+    resume     auto: go on with the newest unfinished run of the experiment; or a run directory
+    init_from  start from a checkpoint's weights, with its model settings and codec
+    """
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    resume: Path | None = None
+    init_from: Path | None = None
+
+
+# What train.yaml says and only training reads: the other entry points start from the same file.
+TRAINING_ONLY = {f.name for f in fields(TrainConfig)} - {f.name for f in fields(ExperimentConfig)}
+
+
+@dataclass
+class GenerateConfig(SamplingConfig, ExperimentConfig):
     """`python generate.py`. configs/generate.yaml explains every key and holds the defaults."""
 
     checkpoint_path: Path | None = None
@@ -194,7 +302,6 @@ class GenerateConfig(ExperimentConfig, SamplingConfig):
     n_reps: int = 1
     n_batch: int | None = None
     l_sample: int | None = None
-    seed: int = 0
     clips: list[int] | None = None
     load_data: bool = True
     split: str = "val"
@@ -212,7 +319,8 @@ class GenerateConfig(ExperimentConfig, SamplingConfig):
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        SamplingConfig.__post_init__(self)
+        ExperimentConfig.__post_init__(self)
         if self.dt_transform is not None:
             _one_of("dt_transform", self.dt_transform, DT_TRANSFORMS)
         for name in ("n_samples", "n_reps", "n_batch", "l_sample"):
@@ -220,8 +328,6 @@ class GenerateConfig(ExperimentConfig, SamplingConfig):
                 _at_least(name, getattr(self, name), 1)
         for name in ("l_prefix", "prompt_start"):
             _at_least(name, getattr(self, name), 0)
-        if not 0 <= self.seed < 2**64:
-            raise UserError(f"seed={self.seed} must be at least 0 and below 2^64")
         _one_of("split", self.split, SPLITS)
         _one_of("format", self.format, ("wav", "flac"))
         _one_of("keep", self.keep, ("all", "middle"))
@@ -286,6 +392,12 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             hint = f"; did you mean {where}{nearest[0]}?" if nearest else f"; known here: {', '.join(sorted(known))}"
             raise UserError(f"unknown setting {where}{key}{hint}")
     return cls(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
+
+
+def build_settings(cls: type[T], composed: Mapping[str, Any]) -> T:
+    """`build` for an entry point's composed settings: what only training reads is left out elsewhere."""
+    unread = TRAINING_ONLY - {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    return build(cls, {key: value for key, value in composed.items() if key not in unread})
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:

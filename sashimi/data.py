@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -190,6 +191,49 @@ def _encode(path: Path, codec: Codec, found: list[Recording], report: Callable[[
 def _dtype(codec: Codec) -> type[np.integer]:
     """What is stored: tokens, or samples where tokens depend on the window."""
     return np.int16 if codec.config.normalize == "window" else np.uint8
+
+
+# --- training windows ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingWindows:
+    """An endless sequence of training windows, each a function of the seed and its index alone.
+
+    An epoch is one window for each whole window that fits into each recording, at a random place near it,
+    in random order. So training can go on from any index and sees what it would have seen.
+    """
+
+    store: TokenStore
+    window: int
+    seed: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Windows in an epoch."""
+        return sum(length // self.window for length in self.store.lengths)
+
+    def __getitem__(self, index: int) -> Tokens:
+        epoch, place = divmod(index, self.per_epoch)
+        return self.store.window(*self._epoch(epoch)[place], self.window)
+
+    def _epoch(self, epoch: int) -> list[tuple[int, int]]:
+        """(recording, start) of every window of an epoch."""
+        if epoch not in self._epochs:
+            rng = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+            places = []
+            for recording, length in enumerate(self.store.lengths):
+                count = length // self.window
+                slack = (length - self.window) / max(count, 1)  # a window begins anywhere in its share of this
+                starts = (np.arange(count) + rng.random(count)) * slack
+                places += [(recording, int(start)) for start in starts]
+            self._epochs.clear()
+            self._epochs[epoch] = [places[i] for i in rng.permutation(len(places))]
+        return self._epochs[epoch]
+
+    @cached_property
+    def _epochs(self) -> dict[int, list[tuple[int, int]]]:
+        return {}
 
 
 # --- beginnings ---------------------------------------------------------------------------------------

@@ -125,12 +125,14 @@ class S4(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Convolution from the zero state. f(B L H) -> f(B L H)."""
-        y = fft_convolve(u.mT, self.kernel(u.shape[1]))
+        with torch.autocast(u.device.type, enabled=False):
+            y = fft_convolve(u.to(self.C.dtype).mT, self.kernel(u.shape[1]))
         return self._mix(y.mT, u)
 
     def scan(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Convolution from a state. u: f(B L H), x: f(B H N) -> f(B L H), the last state f(B H N)."""
-        y, x = chunked_scan(self.system(), u.mT, x)
+        with torch.autocast(u.device.type, enabled=False):
+            y, x = chunked_scan(self.system(), u.to(self.C.dtype).mT, x)
         return self._mix(y.mT, u), x
 
     def step(self, u: Tensor, x: Tensor, system: System) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,10 @@
-"""What long work shows: a bar on a terminal, a line now and then in a log."""
+"""What long work shows: a bar on a terminal, a line now and then in a log; and how it is stopped."""
 
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Protocol
 
 from rich.console import Console
@@ -45,3 +47,21 @@ def bar(console: Console, what: str) -> Iterator[Update]:
             progress.update(task, completed=fraction, text=left)
 
         yield update
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether Ctrl-C was pressed; pressed a second time, it interrupts as usual."""
+    pressed = False
+
+    def note(signal_number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -7,7 +7,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sashimi.config import GenerateConfig, ModelConfig, build
+from sashimi.config import EvaluateConfig, GenerateConfig, ModelConfig, TrainConfig, build, build_settings
 from sashimi.model import SaShiMi
 
 CONFIGS = ROOT / "configs"
@@ -22,18 +22,24 @@ OPTIONS = [
 def composed(*overrides: str) -> GenerateConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("generate", list(overrides))
-    return build(GenerateConfig, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    return build_settings(GenerateConfig, OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_choice_composes_into_a_model(group: str, option: str) -> None:
-    config = composed(f"{group}={option}")
-    assert config.model.d_model == 64
+    """For training too: every file holds only settings that there are."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        training = compose("train", [f"{group}={option}"])
+    config = build_settings(TrainConfig, OmegaConf.to_container(training, resolve=True))  # type: ignore[arg-type]
+    assert config.model == composed(f"{group}={option}").model
     SaShiMi(config.model)
 
 
 def test_defaults_of_files_and_dataclasses_agree() -> None:
     assert composed() == GenerateConfig()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        for name, cls in (("train", TrainConfig), ("evaluate", EvaluateConfig)):
+            assert build_settings(cls, OmegaConf.to_container(compose(name), resolve=True)) == cls()  # type: ignore[arg-type]
 
 
 def test_experiments_are_the_founding_ones() -> None:

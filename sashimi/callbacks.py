@@ -1,0 +1,137 @@
+"""What happens beside training: checkpoints kept, figures written down, progress shown."""
+
+import csv
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+
+from sashimi import checkpoint
+from sashimi.files import finished
+from sashimi.progress import Update, bar
+
+COLUMNS = [f"{split}/{name}" for split in ("train", "val") for name in (
+    "loss", "bpb", "accuracy", "accuracy@3", "accuracy@5", "accuracy@10",
+)]  # fmt: skip
+
+
+class Keeper(pl.Callback):
+    """Keeps best.safetensors, by val/bpb, and last.ckpt, from which training goes on. Each is whole or absent."""
+
+    def __init__(self, run: Path, best: str, last: str, every: int) -> None:
+        self.run, self.best, self.last, self.every = run, run / best, run / last, every
+        self.best_bpb = math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_bpb": self.best_bpb}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_bpb = state["best_bpb"]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *rest: Any) -> None:
+        stepped = (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if stepped and trainer.global_step % self.every == 0:
+            self.save_last(trainer, module)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        bpb = float(trainer.callback_metrics["val/bpb"])
+        if bpb < self.best_bpb:
+            self.best_bpb = bpb
+            if trainer.is_global_zero:
+                model = module.model
+                model.metadata.provenance["steps"] = trainer.global_step
+                model.metadata.metrics = {
+                    name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
+                }
+                checkpoint.save(self.best, model, model.metadata)
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.save_last(trainer, module)
+
+    def save_last(self, trainer: pl.Trainer, module: Any) -> None:
+        """Never over a good checkpoint with weights that are not numbers."""
+        if not all(torch.isfinite(p).all() for p in module.parameters()):
+            return
+        partial = self.last.with_name(f".{self.last.name}.partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            os.replace(partial, self.last)
+
+
+class MetricsFile(pl.Callback):
+    """metrics.csv: a line every so many steps and every validation. A resumed run drops what it will do again."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+        with finished(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["step", *COLUMNS])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *rest: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            self.write(trainer, "train/")
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.write(trainer, "val/")
+
+    def write(self, trainer: pl.Trainer, prefix: str) -> None:
+        if trainer.is_global_zero:
+            figures = {k: f"{float(v):.6f}" for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, ["step", *COLUMNS]).writerow({"step": trainer.global_step, **figures})
+
+
+class Ticker(pl.Callback):
+    """Shows the share done, bits per byte, samples a second and the time left; a line at every validation.
+
+    Ends training after the step in which `stop` begins to say so.
+    """
+
+    def __init__(self, console: Console, steps: int, samples: int, stop: Callable[[], bool]) -> None:
+        self.console, self.steps, self.samples, self.stop = console, steps, samples, stop
+        self.stack = ExitStack()
+        self.update: Update | None = None
+        self.began, self.first, self.bpb = 0.0, 0, math.nan
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.began, self.first = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero:
+            self.update = self.stack.enter_context(bar(self.console, "training"))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, *rest: Any) -> None:
+        if self.stop():
+            trainer.should_stop = True
+        if self.update is None or trainer.global_step == self.first:
+            return
+        now = float(trainer.callback_metrics["train/bpb"])
+        self.bpb = now if math.isnan(self.bpb) else 0.95 * self.bpb + 0.05 * now
+        rate = (trainer.global_step - self.first) / (time.monotonic() - self.began)
+        text = f"{self.bpb:.3f} bits per byte, {rate * self.samples:,.0f} samples/s"
+        self.update(trainer.global_step / self.steps, text, (self.steps - trainer.global_step) / rate)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.is_global_zero:
+            figures = trainer.callback_metrics
+            self.console.print(
+                f"step {trainer.global_step:>6}  val/bpb {float(figures['val/bpb']):.4f}  "
+                f"val/accuracy {float(figures['val/accuracy']):.3f}"
+            )
+
+    def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
+        self.stack.close()

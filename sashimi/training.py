@@ -1,0 +1,330 @@
+"""Training: from settings to a run directory, under PyTorch Lightning.
+
+A run directory, runs/NAME/TIME, holds config.yaml, metrics.csv, TensorBoard's events, best.safetensors
+(ours, by val/bpb) and last.ckpt (Lightning's, from which the run goes on exactly).
+"""
+
+import logging
+import math
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from sashimi import checkpoint
+from sashimi.callbacks import Keeper, MetricsFile, Ticker
+from sashimi.checkpoint import BEST, LoadedModel, Metadata
+from sashimi.clips import describe, plain
+from sashimi.codec import Codec
+from sashimi.config import OptimizerConfig, TrainConfig, build_settings
+from sashimi.data import TokenStore, TrainingWindows, description, open_tokens
+from sashimi.errors import UserError
+from sashimi.evaluation import TOP, Score
+from sashimi.files import finished
+from sashimi.progress import stop_on_interrupt
+
+LAST, CONFIG = "last.ckpt", "config.yaml"
+RUN = "SASHIMI_RUN_DIRECTORY"  # set for the processes of a distributed run
+
+# Which parameters take which learning rate and weight decay, by name. The first pattern that fits counts.
+PARAMETER_GROUPS = (
+    ("ssm", r"\.layer\.(inv_dt|log_A_real|A_imag|B|P)$"),
+    ("plain", r"(\.bias|\.layer\.D|norm\.\w+|\.weight_g)$"),
+    ("decayed", r"(\.weight|\.weight_v|\.layer\.C)$"),
+)
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """AdamW's parameter groups. Raises ValueError for a parameter that no pattern of PARAMETER_GROUPS fits."""
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name, _ in PARAMETER_GROUPS}
+    for name, parameter in model.named_parameters():
+        fitting = [group for group, pattern in PARAMETER_GROUPS if re.search(pattern, name)]
+        if not fitting:
+            raise ValueError(f"no optimizer group fits the parameter {name}")
+        groups[fitting[0]].append(parameter)
+    settings = {
+        "ssm": {"lr": min(config.ssm_lr, config.lr), "weight_decay": 0.0},
+        "plain": {"lr": config.lr, "weight_decay": 0.0},
+        "decayed": {"lr": config.lr, "weight_decay": config.weight_decay},
+    }
+    return [{"params": parameters, **settings[name]} for name, parameters in groups.items()]
+
+
+class Batches(IterableDataset):
+    """Training batches uint8(B L) of one process, from a given batch on, without end."""
+
+    def __init__(self, windows: TrainingWindows, batch: int, first: int, rank: int, world: int) -> None:
+        self.windows, self.batch, self.first, self.rank, self.world = windows, batch, first, rank, world
+
+    def __iter__(self) -> Iterator[Tensor]:
+        index = (self.first * self.world + self.rank) * self.batch
+        while True:
+            yield torch.from_numpy(np.stack([self.windows[index + i] for i in range(self.batch)]))
+            index += self.world * self.batch
+
+
+class Windows(torch.utils.data.Dataset):
+    """Validation windows uint8(L), in order, of one process; `limit` of them spread evenly over all (None: all)."""
+
+    def __init__(self, store: TokenStore, window: int, limit: int | None, rank: int, world: int) -> None:
+        places = [(r, start) for r, length in enumerate(store.lengths) for start in range(0, length, window)]
+        chosen = np.linspace(0, len(places) - 1, min(limit or len(places), len(places))).round().astype(int)
+        self.store, self.window = store, window
+        self.places = [places[i] for i in chosen][rank::world]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, i: int) -> Tensor:
+        recording, start = self.places[i]
+        return torch.from_numpy(self.store.window(recording, start, self.window))
+
+
+class Training(pl.LightningModule):
+    """A SaShiMi being trained on windows of tokens, each from nothing, after the start token."""
+
+    def __init__(self, config: TrainConfig, model: LoadedModel, train: TokenStore, val: TokenStore) -> None:
+        super().__init__()
+        self.config, self.model = config, model
+        self.windows = TrainingWindows(train, config.data.window, config.seed)
+        self.val, self.score = val, Score()
+
+    @property
+    def samples(self) -> int:
+        """Samples that one step sees."""
+        trainer, data = self.config.trainer, self.config.data
+        return data.window * data.batch * trainer.devices * trainer.accumulate
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, math.ceil(self.windows.per_epoch * self.config.data.window / self.samples))
+
+    def logits(self, targets: Tensor) -> Tensor:
+        """i(B L) -> f(B L V): each token predicted from those before it."""
+        return self.model(nn.functional.pad(targets[:, :-1], (1, 0), value=self.model.start_token))
+
+    def training_step(self, targets: Tensor, index: int) -> Tensor:
+        # Dropout becomes a function of the step, so that a resumed run draws what it would have drawn.
+        torch.manual_seed(self.config.seed + 1_000_003 * (self.global_step * self.config.trainer.accumulate + index))
+        logits = self.logits(targets)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.long().flatten())
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss became NaN at step {self.global_step}: the last good checkpoints are kept; "
+                f"lower optimizer.lr={self.config.optimizer.lr} or set trainer.gradient_clip=1"
+            )
+        self.log_dict({"train/loss": loss, "train/bpb": loss / math.log(2)})
+        if (self.global_step + 1) % self.config.trainer.log_every == 0:
+            sums = Score()
+            sums.add(logits[0].detach(), targets[0])
+            self.log_dict({f"train/{name}": value for name, value in accuracies(sums).items()})
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.score = Score()
+
+    def validation_step(self, targets: Tensor, index: int) -> None:
+        self.score.add(self.logits(targets)[0], targets[0])
+
+    def on_validation_epoch_end(self) -> None:
+        sums = torch.tensor(
+            [self.score.tokens, self.score.nats, *self.score.ranks.values()], dtype=torch.float64, device=self.device
+        )
+        gathered = self.all_gather(sums)
+        assert isinstance(gathered, Tensor)
+        tokens, nats, *ranks = gathered.view(-1, len(sums)).sum(0).tolist()
+        score = Score(int(tokens), nats, dict(zip(self.score.ranks, map(int, ranks), strict=True)))
+        figures = {"loss": score.loss, "bpb": score.bpb, **accuracies(score)}
+        self.log_dict({f"val/{name}": value for name, value in figures.items()})
+
+    def train_dataloader(self) -> DataLoader:
+        first = self.global_step * self.config.trainer.accumulate
+        world = self.trainer.world_size
+        batches = Batches(self.windows, self.config.data.batch, first, self.trainer.global_rank, world)
+        return DataLoader(batches, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        trainer = self.config.trainer
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(Windows(self.val, self.config.data.window, trainer.val_windows, rank, world), batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        config = self.config.scheduler
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, self.config.optimizer))
+        cosine = config.name == "cosine"
+
+        def rate(step: int) -> float:
+            """The share of each group's learning rate at a step, warm-up and cosine."""
+            rise = min(1.0, (step + 1) / (config.warmup + 1))
+            return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps))) if cosine else rise
+
+        if config.name == "plateau":
+            # The warm-up multiplies and then leaves alone what the plateau lowers.
+            warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (config.warmup + 1), total_iters=config.warmup)
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "min", config.factor, config.patience)
+            every = {"interval": "step", "frequency": self.val_every, "monitor": "val/loss", "strict": False}
+            return [optimizer], [{"scheduler": warmup, "interval": "step"}, {"scheduler": plateau, **every}]
+        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate), "interval": "step"}]
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.trainer.max_steps or self.config.trainer.max_epochs * self.steps_per_epoch
+
+    @property
+    def val_every(self) -> int:
+        return self.config.trainer.val_every or self.steps_per_epoch
+
+
+def accuracies(score: Score) -> dict[str, float]:
+    return {"accuracy": score.accuracy(), **{f"accuracy@{k}": score.accuracy(k) for k in TOP}}
+
+
+# --- a run --------------------------------------------------------------------------------------------
+
+
+def train(config: TrainConfig, experiment: str | None = None) -> Path:
+    """Train what `config` describes and return the run directory.
+
+    Raises UserError for settings, data sets and checkpoints that cannot be used, and for a loss that became
+    NaN. Ctrl-C saves and raises KeyboardInterrupt; `resume` goes on from there.
+    """
+    quieten()
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    run = resumed(config)
+    new = run is None
+    if run is not None:
+        config = saved_settings(run, config)
+    folder = config.data.dir
+    if folder is None:
+        raise UserError("training needs recordings: set data.dir=FOLDER, or experiment=NAME; --help lists them")
+    model = start_model(config)
+    config = replace(config, model=model.config, codec=model.metadata.codec)
+    codec = Codec(config.codec)
+    stores = {split: open_tokens(folder, split, codec) for split in ("train", "val")}
+    module = Training(config, model, stores["train"], stores["val"])
+    if module.windows.per_epoch < 1:
+        longest = max(stores["train"].lengths) / codec.config.rate
+        raise UserError(f"data.window={config.data.window} is longer than every training recording ({longest:.1f} s)")
+    if run is None:
+        run = begin(config)
+    model.metadata.provenance |= {
+        "data": {"dir": str(folder), **described(folder)},
+        "seed": config.seed,
+        "settings": {name: plain(asdict(getattr(config, name))) for name in ("optimizer", "scheduler", "trainer")},
+    }
+    minutes = stores["train"].offsets[-1] / codec.config.rate / 60
+    say = rank_zero_only(console.print)
+    say(f"model       {describe(model)}")
+    say(f"recordings  {folder}: {minutes:.1f} minutes to train on")
+    say(f"run         {run} ({'new' if new else 'resumed'}), {module.total_steps} steps of {module.samples} samples")
+    last = run / LAST
+    with stop_on_interrupt() as stop:
+        trainer = make_trainer(config, run, module, console, stop)
+        trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
+    if stop():
+        say(f"stopped     go on with resume={run}")
+        raise KeyboardInterrupt
+    say(f"done        play it: python generate.py checkpoint_path={run}")
+    return run
+
+
+def quieten() -> None:
+    """What Lightning says of itself at every start, and what its own code warns of."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*LeafSpec.*", ".*many workers.*", ".*sync_dist=True.*", ".*exists and is not empty.*"):
+        warnings.filterwarnings("ignore", message)
+
+
+def make_trainer(
+    config: TrainConfig, run: Path, module: Training, console: Console, stop: Callable[[], bool]
+) -> pl.Trainer:
+    """Lightning's Trainer with this project's callbacks and none of its own."""
+    trainer = config.trainer
+    callbacks = [
+        MetricsFile(run / "metrics.csv", trainer.log_every),
+        Keeper(run, BEST, LAST, trainer.save_every),
+        Ticker(console, module.total_steps, module.samples, stop),
+    ]
+    return pl.Trainer(
+        accelerator=trainer.accelerator,
+        devices=trainer.devices,
+        strategy=trainer.strategy,
+        precision=trainer.precision,  # type: ignore[arg-type]
+        max_epochs=-1,
+        max_steps=module.total_steps,
+        val_check_interval=module.val_every * trainer.accumulate,
+        check_val_every_n_epoch=None,
+        accumulate_grad_batches=trainer.accumulate,
+        gradient_clip_val=trainer.gradient_clip or None,
+        log_every_n_steps=trainer.log_every,
+        num_sanity_val_steps=0,
+        logger=TensorBoardLogger(run, name="", version=""),
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=run,
+    )
+
+
+def resumed(config: TrainConfig) -> Path | None:
+    """The run directory that `resume` means, if any. Raises UserError where there is none."""
+    if config.resume is None:
+        return None
+    if str(config.resume) == "auto":
+        found = sorted((config.runs_dir / config.name).glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime)
+        return found[-1].parent if found else None
+    if not (config.resume / LAST).is_file():
+        raise UserError(f"resume={config.resume}: there is no {LAST} in it, so nothing to go on from")
+    return config.resume
+
+
+def saved_settings(run: Path, config: TrainConfig) -> TrainConfig:
+    """A run's own settings, but for how long it goes on and on what."""
+    saved = build_settings(TrainConfig, yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
+    return replace(saved, trainer=config.trainer, resume=config.resume, runs_dir=config.runs_dir)
+
+
+def begin(config: TrainConfig) -> Path:
+    """A new run directory with its settings. Processes that are started beside this one find it by RUN."""
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0 and RUN in os.environ:
+        return Path(os.environ[RUN])
+    run = config.runs_dir / config.name / time.strftime("%Y%m%d-%H%M%S")
+    settings = {key: value for key, value in plain(asdict(config)).items() if key not in ("resume", "runs_dir")}
+    with finished(run / CONFIG) as partial:
+        partial.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    os.environ[RUN] = str(run)
+    return run
+
+
+def start_model(config: TrainConfig) -> LoadedModel:
+    """A new model by the settings and the seed, or the one to start from."""
+    if config.init_from is not None:
+        model = checkpoint.load(config.init_from, backend=config.model.layer.backend)
+        model.metadata.provenance = {"init_from": str(config.init_from)}
+        model.metadata.metrics, model.metadata.name = {}, config.name
+        return model.train()
+    torch.manual_seed(config.seed)
+    return LoadedModel(Metadata(config.model, config.codec, config.name))
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """What of a data set's description goes into a checkpoint."""
+    known = description(folder)
+    return {key: known[key] for key in ("name", "content_hash", "licence") if known.get(key) is not None}

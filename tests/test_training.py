@@ -1,0 +1,277 @@
+"""Training: the windows it sees, what it optimises, and that it goes on exactly where it stopped."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from conftest import ROOT, tiny_config, tiny_model
+from torch import nn
+
+from sashimi import checkpoint
+from sashimi.codec import Codec
+from sashimi.config import (
+    CodecConfig,
+    DataConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TrainConfig,
+    TrainerConfig,
+)
+from sashimi.data import TokenStore, TrainingWindows, open_tokens
+from sashimi.evaluation import cold
+from sashimi.training import LAST, parameter_groups, train
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A melody of four tones, 17 files: 14 to train on, one to validate."""
+    data = tmp_path / "data"
+    data.mkdir()
+    t = np.arange(16000) / 16000
+    for i in range(17):
+        pitch = np.repeat([220, 277, 330, 440], 4000) * (1 + 0.001 * i)
+        sf.write(data / f"{i:02}.wav", 0.5 * np.sin(2 * np.pi * np.cumsum(pitch) / 16000 + 0 * t), 16000)
+    return data
+
+
+def settings(folder: Path, **changes: object) -> TrainConfig:
+    """A tiny run of 12 steps; `trainer_...` changes go to the trainer."""
+    trainer = {"max_steps": 12, "val_every": 6, "save_every": 2, "log_every": 1, "accelerator": "cpu"}
+    trainer |= {key.removeprefix("trainer_"): changes.pop(key) for key in [*changes] if key.startswith("trainer_")}
+    given = {
+        "name": "test",
+        "model": tiny_config("s4d"),
+        "data": DataConfig(folder, window=1024, batch=2),
+        "optimizer": OptimizerConfig(lr=4e-3),
+        "scheduler": SchedulerConfig("cosine", warmup=3),
+        "trainer": TrainerConfig(**trainer),  # type: ignore[arg-type]
+        "runs_dir": folder.parent / "runs",
+        **changes,
+    }
+    return TrainConfig(**given)  # type: ignore[arg-type]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(run / LAST, weights_only=True)
+    return state["state_dict"]
+
+
+# --- windows ------------------------------------------------------------------------------------------
+
+
+def test_windows_are_a_function_of_seed_and_index(folder: Path) -> None:
+    store = open_tokens(folder, "train", Codec(CodecConfig()))
+    windows = TrainingWindows(store, 1024, seed=3)
+    assert windows.per_epoch == 14 * 15
+    order = [windows[i] for i in (5, 400, 6, 5, 211)]
+    assert np.array_equal(order[0], order[3])
+    again = TrainingWindows(store, 1024, seed=3)
+    assert np.array_equal(again[400], order[1])
+    assert not np.array_equal(TrainingWindows(store, 1024, seed=4)[5], order[0])
+    assert all(len(tokens) == 1024 for tokens in order)
+
+
+def test_an_epoch_covers_the_recordings(folder: Path) -> None:
+    store = open_tokens(folder, "train", Codec(CodecConfig()))
+    counted = TokenStore(store.codec, np.arange(store.offsets[-1]), store.offsets)
+    windows = TrainingWindows(counted, 1024, seed=0)
+    starts = [int(windows[i][0]) for i in range(windows.per_epoch)]
+    assert len(set(starts)) == len(starts)
+    heard = np.zeros(store.offsets[-1], bool)
+    for start in starts:
+        assert start // 16000 == (start + 1023) // 16000, "no window crosses from one recording into the next"
+        heard[start : start + 1024] = True
+    assert heard.mean() > 0.6
+    assert starts != sorted(starts)
+    assert {int(windows[windows.per_epoch + i][0]) for i in range(windows.per_epoch)} != set(starts)
+
+
+# --- the optimizer ------------------------------------------------------------------------------------
+
+
+def test_parameter_groups(kind: str) -> None:
+    model = tiny_model(kind)
+    groups = parameter_groups(model, OptimizerConfig(lr=0.004, ssm_lr=0.001, weight_decay=0.1))
+    where = {id(p): group for group in groups for p in group["params"]}
+    assert len(where) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        ssm = name.rsplit(".", 1)[-1] in ("inv_dt", "log_A_real", "A_imag", "B", "P")
+        assert where[id(p)]["lr"] == (0.001 if ssm else 0.004), name
+        decayed = not ssm and name.endswith((".weight", ".weight_v", ".C")) and "norm" not in name
+        assert where[id(p)]["weight_decay"] == (0.1 if decayed else 0.0), name
+    assert parameter_groups(model, OptimizerConfig(lr=1e-4))[0]["lr"] == 1e-4, "ssm_lr is at most lr"
+
+
+def test_a_parameter_that_fits_nowhere_raises() -> None:
+    model = nn.Module()
+    model.surprise = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ValueError, match="surprise"):
+        parameter_groups(model, OptimizerConfig())
+
+
+# --- runs ---------------------------------------------------------------------------------------------
+
+
+def test_a_run(folder: Path) -> None:
+    """It learns, writes down what it says, and its checkpoint scores what it claims."""
+    run = train(settings(folder, trainer_max_steps=60, trainer_val_every=20))
+    assert sorted(p.name for p in run.iterdir() if not p.name.startswith("events"))[:4] == [
+        "best.safetensors", "config.yaml", "hparams.yaml", "last.ckpt",
+    ]  # fmt: skip
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    val = {int(row["step"]): float(row["val/bpb"]) for row in rows if row["val/bpb"]}
+    assert list(val) == [20, 40, 60]
+    assert val[60] < val[20] - 0.3 < 7.7, "it learns"
+    model = checkpoint.load(run)
+    provenance = model.metadata.provenance
+    assert provenance["data"]["dir"] == str(folder)
+    assert (provenance["steps"], provenance["seed"]) == (60, 0)
+    store = open_tokens(folder, "val", Codec(model.metadata.codec))
+    assert cold(model, store, 1024).bpb == pytest.approx(model.metadata.metrics["val/bpb"], abs=1e-4)
+    assert model.metadata.metrics["val/bpb"] == pytest.approx(min(val.values()), abs=1e-4)
+
+
+def test_resuming_is_going_on(folder: Path) -> None:
+    """Stopped at step 7 of 12 in the same process, dropout and all: the weights of an uninterrupted run."""
+    model = tiny_config("s4d", dropout=0.2)
+    whole = train(settings(folder, model=model, runs_dir=folder.parent / "whole"))
+    part = train(settings(folder, model=model, scheduler=SchedulerConfig("constant"), trainer_max_steps=7))
+    reference = train(
+        settings(folder, model=model, scheduler=SchedulerConfig("constant"), runs_dir=folder.parent / "c")
+    )
+    resumed = train(settings(folder, model=model, resume=Path("auto")))
+    assert resumed == part
+    for name, tensor in weights(reference).items():
+        assert torch.equal(weights(resumed)[name], tensor), name
+    assert any(not torch.equal(weights(whole)[name], tensor) for name, tensor in weights(reference).items())
+
+
+def command(folder: Path, runs: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, str(ROOT / "train.py"), "experiment=smoke", f"data.dir={folder}", f"runs_dir={runs}",
+        "model.d_model=8", "model.d_state=8", "data.window=1024", "trainer.max_steps=40", "trainer.val_every=10",
+        "trainer.save_every=3", "trainer.accelerator=cpu", *more,
+    ]  # fmt: skip
+
+
+def test_killed_and_resumed_reaches_the_same_weights(folder: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, killed = folder.parent / "whole", folder.parent / "killed"
+    subprocess.run(command(folder, whole), check=True, capture_output=True, env=environment)
+    process = subprocess.Popen(command(folder, killed), stdout=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 120
+    while not list(killed.glob(f"*/*/{LAST}")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (run,) = killed.glob("*/*")
+    assert torch.load(run / LAST, weights_only=True)["global_step"] < 40, "killed too late to prove anything"
+    done = subprocess.run(command(folder, killed, "resume=auto"), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "resumed" in done.stdout
+    (reference,) = whole.glob("*/*")
+    for name, tensor in weights(reference).items():
+        assert torch.allclose(weights(run)[name], tensor, atol=1e-7), name
+    assert (run / "metrics.csv").read_text() == (reference / "metrics.csv").read_text()
+
+
+def test_two_processes_train_as_one(folder: Path) -> None:
+    """Gloo on the CPU: two of batch 1 give what one of batch 2 gives."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    alone, together = folder.parent / "alone", folder.parent / "together"
+    one = command(folder, alone, "trainer.max_steps=6", "trainer.val_every=6", "data.batch=2")
+    two = command(folder, together, "trainer.max_steps=6", "trainer.val_every=6", "data.batch=1")
+    subprocess.run(one, check=True, capture_output=True, env=environment)
+    done = subprocess.run(
+        [*two, "trainer.devices=2", "trainer.strategy=ddp"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    (first,), (second,) = alone.glob("*/*"), together.glob("*/*")
+    for name, tensor in weights(first).items():
+        assert torch.allclose(weights(second)[name], tensor, atol=2e-5), name
+    val = [checkpoint.load(run).metadata.metrics["val/bpb"] for run in (first, second)]
+    assert val[0] == pytest.approx(val[1], abs=1e-4)
+
+
+def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"became NaN at step \d+.*lower optimizer.lr"):
+        train(settings(folder, optimizer=OptimizerConfig(lr=1e8, ssm_lr=1e8), trainer_max_steps=40))
+    (run,) = (folder.parent / "runs").glob("*/*")
+    if (run / LAST).exists():
+        assert all(torch.isfinite(t).all() for t in weights(run).values())
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pressed: list[int] = []
+
+    def interrupt(*rest: object) -> None:
+        if not pressed:
+            pressed.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("sashimi.callbacks.MetricsFile.write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(folder))
+    (run,) = (folder.parent / "runs").glob("*/*")
+    assert torch.load(run / LAST, weights_only=True)["global_step"] < 12
+    assert f"resume={run}" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert train(settings(folder, resume=run)) == run
+    whole = train(settings(folder, runs_dir=folder.parent / "whole"))
+    assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(whole).items())
+
+
+def test_starting_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    """Its model settings and codec win, its weights are where training begins."""
+    given = tiny_model("s4", d_model=4)
+    given.metadata.codec = CodecConfig(law="linear")
+    checkpoint.save(tmp_path / "given.safetensors", given, given.metadata)
+    run = train(settings(folder, init_from=tmp_path / "given.safetensors", trainer_max_steps=1, trainer_val_every=1))
+    model = checkpoint.load(run)
+    assert model.config.d_model == 4
+    assert model.metadata.codec.law == "linear"
+    assert model.metadata.name == "test"
+    assert (model.head.weight - given.head.weight).abs().max() < 0.01
+
+
+def test_half_precision_runs_and_agrees_roughly(folder: Path) -> None:
+    exact = train(settings(folder, runs_dir=folder.parent / "a"))
+    half = train(settings(folder, runs_dir=folder.parent / "b", trainer_precision="bf16-mixed"))
+    bpb = [checkpoint.load(run).metadata.metrics["val/bpb"] for run in (exact, half)]
+    assert abs(bpb[0] - bpb[1]) < 0.1
+
+
+def test_plateau_lowers_the_rate(folder: Path) -> None:
+    run = train(settings(folder, scheduler=SchedulerConfig("plateau", patience=0, factor=0.5),
+                         optimizer=OptimizerConfig(lr=1e-7), trainer_max_steps=12, trainer_val_every=2))  # fmt: skip
+    state = torch.load(run / LAST, weights_only=True)
+    assert state["optimizer_states"][0]["param_groups"][1]["lr"] < 1e-7
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": DataConfig(None)}, "set data.dir"),
+        ({"data": DataConfig(Path("absent"))}, "no data set absent.*data_tools.prepare"),
+        ({"resume": Path("absent")}, "nothing to go on from"),
+    ],
+)
+def test_what_cannot_be_trained(folder: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(settings(folder, **changes))
+
+
+def test_windows_longer_than_the_recordings(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"data.window=20000 is longer than every training recording \(1.0 s\)"):
+        train(settings(folder, data=DataConfig(folder, window=20000)))
