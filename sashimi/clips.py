@@ -92,12 +92,11 @@ def describe(model: LoadedModel) -> str:
     config = model.config
     kind = {"s4": "S4", "s4d": "S4D"}[config.layer.kind]
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    bits = model.metadata.metrics.get("heldout_bpb")
+    bits = model.metadata.metrics.get("heldout_bpb", {}).get("q50")
     return (
         f"{model.metadata.name or 'unnamed'}: SaShiMi, {config.n_layers} blocks of {kind} "
         f"({resolve_backend(config.layer.backend)} kernels), {parameters:.2f} M parameters, "
-        f"{model.metadata.codec.rate} Hz"
-        + (f", {bits:.3f} bits per byte on held-out recordings" if isinstance(bits, float) else "")
+        f"{model.metadata.codec.rate} Hz" + (f", {bits:.3f} bits per byte on held-out recordings" if bits else "")
     )
 
 

@@ -4,6 +4,7 @@ A run directory, runs/NAME/TIME, holds config.yaml, metrics.csv, TensorBoard's e
 (ours, by val/bpb) and last.ckpt (Lightning's, from which the run goes on exactly).
 """
 
+import contextlib
 import logging
 import math
 import os
@@ -33,7 +34,7 @@ from sashimi.codec import Codec
 from sashimi.config import OptimizerConfig, TrainConfig, build_settings
 from sashimi.data import TokenStore, TrainingWindows, description, open_tokens
 from sashimi.errors import UserError
-from sashimi.evaluation import TOP, Score
+from sashimi.evaluation import TOP, Score, heldout_bpb
 from sashimi.files import finished
 from sashimi.progress import stop_on_interrupt
 
@@ -238,8 +239,21 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     if stop():
         say(f"stopped     go on with resume={run}")
         raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        measure(run, folder, config)
     say(f"done        play it: python generate.py checkpoint_path={run}")
     return run
+
+
+def measure(run: Path, folder: Path, config: TrainConfig) -> None:
+    """Adds heldout_bpb to the best checkpoint: what is usual for music that the model knows."""
+    best = checkpoint.load(run, backend=config.model.layer.backend)
+    stores = []
+    for split in ("val", "test"):
+        with contextlib.suppress(UserError):  # a data set may have no test split
+            stores.append(open_tokens(folder, split, Codec(config.codec)))
+    best.metadata.metrics["heldout_bpb"] = heldout_bpb(best, stores)
+    checkpoint.save(run / BEST, best, best.metadata)
 
 
 def quieten() -> None:

@@ -12,7 +12,7 @@ from sashimi.checkpoint import LoadedModel
 from sashimi.codec import Codec
 from sashimi.config import CodecConfig
 from sashimi.data import TokenStore, open_tokens
-from sashimi.evaluation import Score, carried, cold
+from sashimi.evaluation import Score, carried, cold, heldout_bpb
 
 WINDOW = 128
 
@@ -89,3 +89,22 @@ def test_a_uniform_model_needs_eight_bits(store: TokenStore) -> None:
         model.head.weight.zero_()
         model.head.bias.zero_()
     assert cold(model, store, WINDOW).bpb == pytest.approx(8)
+
+
+def test_heldout_quantiles(tmp_path: Path) -> None:
+    """Cold 5-second windows, a second apart, of every recording that is long enough."""
+    rng, folder = np.random.default_rng(0), tmp_path / "data"
+    folder.mkdir()
+    for i in range(17):
+        sf.write(folder / f"{i:02}.wav", np.cumsum(0.01 * rng.standard_normal(700 if i == 16 else 10)) / 2, 100)
+    model = tiny_model()
+    model.metadata.codec = CodecConfig(rate=100)
+    store = open_tokens(folder, "test", Codec(model.metadata.codec))
+    quantiles = heldout_bpb(model, [store])
+    assert store.lengths[-1] == 700
+    each = [
+        reference(model, TokenStore(store.codec, store.values[start:], [0, 500]), 500)[0] for start in (0, 100, 200)
+    ]
+    assert quantiles["q50"] == pytest.approx(sorted(each)[1] / 500 / np.log(2), rel=1e-5)
+    assert list(quantiles.values()) == sorted(quantiles.values())
+    assert heldout_bpb(model, [TokenStore(store.codec, store.values, [0, 499])]) == {}

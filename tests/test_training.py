@@ -138,6 +138,7 @@ def test_a_run(folder: Path) -> None:
     store = open_tokens(folder, "val", Codec(model.metadata.codec))
     assert cold(model, store, 1024).bpb == pytest.approx(model.metadata.metrics["val/bpb"], abs=1e-4)
     assert model.metadata.metrics["val/bpb"] == pytest.approx(min(val.values()), abs=1e-4)
+    assert model.metadata.metrics["heldout_bpb"] == {}, "no recording of 5 seconds"
 
 
 def test_resuming_is_going_on(folder: Path) -> None:
