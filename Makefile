@@ -1,13 +1,27 @@
 # make help lists what there is. Everything happens in .venv, which install_deps.sh fills.
 
 PYTHON ?= python3
+SAMPLE := data_tools/sample/uncertain-future.flac
 BIN := .venv/bin
 ENTER = @printf '\nEnter the environment with:  source .venv/bin/activate\n'
 
-.PHONY: help install test test-all lint types format clean
+.PHONY: help demo install test test-all lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	$(ENTER)
+
+demo: .venv/installed  ## the main job in some minutes: prepare a recording, train on it, score, play
+	@echo "== 1 of 4: preparing the bundled recording (five minutes of music, its last minute held out)"
+	$(BIN)/python -m data_tools.prepare $(SAMPLE) --out data/sample --held-out 30 --licence "CC BY-SA 3.0"
+	@echo "== 2 of 4: training a 2-block model on it (two to three minutes on 2 cores)"
+	$(BIN)/python train.py experiment=demo
+	@echo "== 3 of 4: scoring it on what was held out"
+	$(BIN)/python evaluate.py experiment=demo
+	@echo "== 4 of 4: playing a second by itself, then a second after the recording's held-out end"
+	$(BIN)/python generate.py experiment=demo n_samples=1 l_sample=16000 plots=true
+	$(BIN)/python generate.py experiment=demo n_samples=1 prompt=$(SAMPLE) prompt_start=290 prompt_end=293 \
+		l_sample=64000 plots=true
 	$(ENTER)
 
 install: .venv/installed  ## make .venv and install everything into it (INSTALL="--cuda --extras dev,data,app,lyrics")

@@ -38,7 +38,8 @@ def bar(console: Console, what: str) -> Iterator[Update]:
 
         yield line
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    text_column = TextColumn("{task.fields[text]}", markup=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), text_column)
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=1.0, text="")
 

@@ -18,11 +18,11 @@ LEAVES = {"errors", "files", "config", "cli", "progress", "codec", "audio", "plo
 EXCEPTIONS = {("published", "checkpoint")}
 
 
-def modules() -> dict[str, set[str]]:
-    """Every top-level part of the package and the parts that it imports, anywhere in its files."""
+def modules(package: str = "sashimi") -> dict[str, set[str]]:
+    """Every top-level part of a package and the parts of sashimi that it imports, anywhere in its files."""
     found: dict[str, set[str]] = {}
-    for path in (ROOT / "sashimi").rglob("*.py"):
-        part = path.relative_to(ROOT / "sashimi").with_suffix("").parts[0]
+    for path in (ROOT / package).rglob("*.py"):
+        part = path.relative_to(ROOT / package).with_suffix("").parts[0]
         if part == "__init__":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -32,7 +32,8 @@ def modules() -> dict[str, set[str]]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names = [f"{node.module}.{a.name}" for a in node.names] if node.module == "sashimi" else [node.module]
             parts = {name.split(".")[1] for name in names if name.startswith("sashimi.")}
-            found.setdefault(part, set()).update(parts - {part, "__version__"})
+            own = {part} if package == "sashimi" else set()
+            found.setdefault(part, set()).update(parts - own - {"__version__"})
     return found
 
 
@@ -46,7 +47,14 @@ def test_imports_go_one_way() -> None:
             assert imported <= LEAVES
 
 
-@pytest.mark.parametrize("module", ["sashimi", "sashimi.cli", "sashimi.config", "sashimi.audio", "sashimi.codec"])
+def test_data_tools_need_sound_and_no_model() -> None:
+    imported = set().union(*modules("data_tools").values())
+    assert imported <= {"audio", "cli", "errors", "files", "progress"}
+
+
+@pytest.mark.parametrize(
+    "module", ["data_tools.prepare", "sashimi", "sashimi.cli", "sashimi.config", "sashimi.audio", "sashimi.codec"]
+)
 def test_light_modules_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,0 +1,1 @@
+"""Recordings to data sets: prepare, inspect. Nothing here loads torch."""

@@ -1,0 +1,100 @@
+"""What a preparation remembers in OUT/.prepare, so that an interrupted one goes on and a finished one does nothing.
+
+A note holds for one key: size and time of the source, and every setting that its content depends on.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data_tools.dataset import Chunk, as_lines, from_lines, write_text
+from data_tools.sources import Measured, Source
+from sashimi.errors import UserError
+
+FOLDER = ".prepare"
+
+
+class Ledger:
+    """The notes about a data set: its settings, the length and peak of every source, the chunks made of it."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.folder = out / FOLDER
+        self.settings_file = self.folder / "settings.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Raises UserError where another process prepares the same data set. A killed one leaves no lock."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.out} is being prepared by another process; wait for it, or stop it") from None
+            yield
+
+    def settings(self) -> dict[str, Any] | None:
+        return json.loads(self.settings_file.read_text(encoding="utf-8")) if self.settings_file.is_file() else None
+
+    def keep_settings(self, settings: dict[str, Any]) -> None:
+        write_text(self.settings_file, json.dumps(settings, indent=1) + "\n")
+
+    def measured(self, source: Source, rate: int) -> Measured | None:
+        lines = _noted(self._measured_file(source.id), key(source, rate))
+        return None if lines is None else Measured(**json.loads(lines[0]))
+
+    def keep_measured(self, source: Source, rate: int, measured: Measured) -> None:
+        note = f"{key(source, rate)}\n{json.dumps(asdict(measured))}\n"
+        write_text(self._measured_file(source.id), note)
+
+    def chunks(self, identity: str, wanted: str) -> list[Chunk] | None:
+        """The chunks of a recording, if all are there and were made under the key `wanted`."""
+        path = self._chunks_file(identity)
+        lines = _noted(path, wanted)
+        if lines is None:
+            return None
+        chunks = from_lines(path, lines)
+        return chunks if all((self.out / chunk.file).is_file() for chunk in chunks) else None
+
+    def keep_chunks(self, identity: str, made_under: str, chunks: list[Chunk]) -> None:
+        write_text(self._chunks_file(identity), f"{made_under}\n{as_lines(chunks)}")
+
+    def forget_chunks(self, identity: str) -> None:
+        self._chunks_file(identity).unlink(missing_ok=True)
+
+    def recordings(self) -> set[str]:
+        """Of which there are chunks."""
+        return {path.name.removesuffix(".jsonl") for path in self.folder.glob("*.jsonl")}
+
+    def _measured_file(self, identity: str) -> Path:
+        return self.folder / "measured" / f"{identity}.txt"
+
+    def _chunks_file(self, identity: str) -> Path:
+        return self.folder / f"{identity}.jsonl"
+
+
+def key(source: Source, *depends_on: object) -> str:
+    content = [source.name, source.size, source.mtime_ns, *depends_on]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _noted(path: Path, wanted: str) -> list[str] | None:
+    """The lines of a note, if it is there and holds for the key."""
+    if not path.is_file():
+        return None
+    found, *lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return lines if found == wanted else None
+
+
+def same_settings(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises UserError, naming what is different."""
+    different = [f"{name} {value}, not {now[name]}" for name, value in before.items() if now.get(name, value) != value]
+    if different:
+        raise UserError(
+            f"{out} was prepared with {'; '.join(different)}. Choose another --out, or delete {out} to make it anew"
+        )
