@@ -19,7 +19,10 @@ from sashimi.errors import UserError
 T = TypeVar("T")
 
 # Runs belong where the settings say, and the terminal to the program: Hydra writes and logs nothing.
-QUIET = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
+QUIET = [
+    "hydra.run.dir=.", "hydra.sweep.dir=.", "hydra.sweep.subdir=.", "hydra.output_subdir=null",
+    "hydra/job_logging=none", "hydra/hydra_logging=none",
+]  # fmt: skip
 INTERRUPTED = 130
 
 

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from sashimi.codec import Codec
 from sashimi.config import OptimizerConfig, TrainConfig, build_settings
 from sashimi.data import TokenStore, TrainingWindows, description, open_tokens
 from sashimi.errors import UserError
-from sashimi.evaluation import TOP, Score, heldout_bpb
+from sashimi.evaluation import TOP, Score, entropies, heldout_bpb
 from sashimi.files import finished
 from sashimi.progress import stop_on_interrupt
 
@@ -240,12 +241,17 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
         say(f"stopped     go on with resume={run}")
         raise KeyboardInterrupt
     if trainer.is_global_zero:
-        measure(run, folder, config)
+        order_0, order_1 = entropies(stores["val"])
+        best = measure(run, folder, config)
+        say(
+            f"held out    {best.metadata.metrics['val/bpb']:.3f} bits per byte on val; its tokens' own entropy is "
+            f"{order_0:.3f} (order 0) and {order_1:.3f} (order 1)"
+        )
     say(f"done        play it: python generate.py checkpoint_path={run}")
     return run
 
 
-def measure(run: Path, folder: Path, config: TrainConfig) -> None:
+def measure(run: Path, folder: Path, config: TrainConfig) -> LoadedModel:
     """Adds heldout_bpb to the best checkpoint: what is usual for music that the model knows."""
     best = checkpoint.load(run, backend=config.model.layer.backend)
     stores = []
@@ -254,6 +260,7 @@ def measure(run: Path, folder: Path, config: TrainConfig) -> None:
             stores.append(open_tokens(folder, split, Codec(config.codec)))
     best.metadata.metrics["heldout_bpb"] = heldout_bpb(best, stores)
     checkpoint.save(run / BEST, best, best.metadata)
+    return best
 
 
 def quieten() -> None:
@@ -319,7 +326,8 @@ def begin(config: TrainConfig) -> Path:
     """A new run directory with its settings. Processes that are started beside this one find it by RUN."""
     if int(os.environ.get("LOCAL_RANK", 0)) > 0 and RUN in os.environ:
         return Path(os.environ[RUN])
-    run = config.runs_dir / config.name / time.strftime("%Y%m%d-%H%M%S")
+    stamp = config.runs_dir / config.name / time.strftime("%Y%m%d-%H%M%S")
+    run = next(path for i in count(1) if not (path := Path(f"{stamp}-{i}" if i > 1 else stamp)).exists())
     settings = {key: value for key, value in plain(asdict(config)).items() if key not in ("resume", "runs_dir")}
     with finished(run / CONFIG) as partial:
         partial.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,9 +121,10 @@ def test_a_parameter_that_fits_nowhere_raises() -> None:
 # --- runs ---------------------------------------------------------------------------------------------
 
 
-def test_a_run(folder: Path) -> None:
+def test_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It learns, writes down what it says, and its checkpoint scores what it claims."""
     run = train(settings(folder, trainer_max_steps=60, trainer_val_every=20))
+    assert re.search(r"held out +\d\.\d+ bits per byte on val.*\(order 0\).*\(order 1\)", capsys.readouterr().out)
     assert sorted(p.name for p in run.iterdir() if not p.name.startswith("events"))[:4] == [
         "best.safetensors", "config.yaml", "hparams.yaml", "last.ckpt",
     ]  # fmt: skip
@@ -201,6 +203,26 @@ def test_two_processes_train_as_one(folder: Path) -> None:
         assert torch.allclose(weights(second)[name], tensor, atol=2e-5), name
     val = [checkpoint.load(run).metadata.metrics["val/bpb"] for run in (first, second)]
     assert val[0] == pytest.approx(val[1], abs=1e-4)
+
+
+def test_a_sweep_is_a_run_for_each_choice(folder: Path) -> None:
+    runs = folder.parent / "runs"
+    done = subprocess.run(
+        [
+            *command(folder, runs),
+            "--multirun",
+            "trainer.max_steps=1",
+            "trainer.val_every=1",
+            "optimizer.lr=0.001,0.002",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=folder.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    models = [checkpoint.load(run) for run in sorted(runs.glob("smoke/*"))]
+    assert [m.metadata.provenance["settings"]["optimizer"]["lr"] for m in models] == [0.001, 0.002]
 
 
 def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint(folder: Path) -> None:
