@@ -16,7 +16,10 @@ def finished(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
+        partial.chmod(mode)  # some writers make files that nobody else may read
         os.replace(partial, path)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error

@@ -35,6 +35,8 @@ def test_a_model_is_rebuilt_from_its_file_alone(tmp_path: Path, kind: str) -> No
     assert back.metadata.model.layer.backend == "auto", "how kernels are computed is the machine's affair"
     assert checkpoint.load(path, backend="torch").config.layer.backend == "torch"
     assert os.listdir(path.parent) == ["model.safetensors"]
+    (tmp_path / "ordinary").touch()
+    assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode, "others may read it too"
 
 
 def test_a_run_directory_means_its_best(saved_model: Path, tmp_path: Path) -> None:
