@@ -1,4 +1,4 @@
-"""What happens beside training: checkpoints kept, figures written down, progress shown."""
+"""What happens beside training: checkpoints kept, figures written down, progress shown, clips played."""
 
 import csv
 import math
@@ -9,12 +9,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
-from sashimi import checkpoint
+from sashimi import audio, checkpoint, plots
+from sashimi.codec import Codec
+from sashimi.config import SamplingConfig
+from sashimi.engines.eager import EagerEngine
 from sashimi.files import finished
+from sashimi.generation import generate
 from sashimi.progress import Update, bar
 
 COLUMNS = [f"{split}/{name}" for split in ("train", "val") for name in (
@@ -135,3 +140,33 @@ class Ticker(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
         self.stack.close()
+
+
+class Listener(pl.Callback):
+    """Lets the model play now and then: samples/step-N.wav and .png in the run directory, and in TensorBoard."""
+
+    def __init__(self, folder: Path, every: int, seconds: float, seed: int) -> None:
+        self.folder, self.every, self.seconds, self.seed = folder, every, seconds, seed
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        stepped = (index + 1) % trainer.accumulate_grad_batches == 0
+        if not stepped or trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        model, step = module.model, trainer.global_step
+        codec = Codec(model.metadata.codec)
+        rate = codec.config.rate
+        model.eval()
+        length = round(self.seconds * rate)
+        nothing = np.zeros(0, np.uint8)
+        (clip,) = generate(EagerEngine(model), [nothing], length, SamplingConfig(), self.seed)
+        model.train()
+        waveform = codec.decode(clip.tokens)
+        path = self.folder / f"step-{step:07}.wav"
+        audio.write(path, waveform, rate)
+        plots.spectrogram(
+            path.with_suffix(".png"), waveform, rate, f"step {step}, {clip.bits_per_byte:.2f} bits per byte"
+        )
+        if trainer.logger is not None:
+            board = trainer.logger.experiment  # type: ignore[attr-defined]
+            board.add_audio("clip", torch.from_numpy(waveform)[None], step, rate)
+            board.add_image("spectrogram", plots.pixels(path.with_suffix(".png")), step, dataformats="HWC")

@@ -245,6 +245,8 @@ class TrainerConfig:
     val_every      steps between validations; null: an epoch
     val_windows    windows of the validation split to score, spread evenly; null: all
     save_every     steps between saves of last.ckpt, besides every validation
+    sample_every   steps between clips that the model plays, to hear how it comes along; null: none
+    sample_seconds of such a clip
     gradient_clip  by norm; 0: none
     accumulate     batches whose gradients make one step
     precision      32-true or bf16-mixed
@@ -256,6 +258,8 @@ class TrainerConfig:
     val_every: int | None = None
     val_windows: int | None = None
     save_every: int = 500
+    sample_every: int | None = None
+    sample_seconds: float = 1.0
     log_every: int = 10
     gradient_clip: float = 0.0
     accumulate: int = 1
@@ -265,10 +269,20 @@ class TrainerConfig:
     strategy: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "max_epochs", "val_every", "val_windows", "save_every", "log_every", "accumulate"):
+        for name in (
+            "max_steps",
+            "max_epochs",
+            "val_every",
+            "val_windows",
+            "save_every",
+            "sample_every",
+            "log_every",
+            "accumulate",
+        ):
             if getattr(self, name) is not None:
                 _at_least(f"trainer.{name}", getattr(self, name), 1)
         _at_least("trainer.devices", self.devices, 1)
+        _at_least("trainer.sample_seconds", self.sample_seconds, 0.01)
         _at_least("trainer.gradient_clip", self.gradient_clip, 0)
         _one_of("trainer.precision", self.precision, ("32-true", "bf16-mixed"))
 

@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import NDArray
 
 from sashimi.audio import Waveform
 from sashimi.files import finished
@@ -43,6 +44,11 @@ def spectrogram(path: Path, waveform: Waveform, rate: int, title: str, seam: flo
     with finished(path) as partial:
         figure.savefig(partial, dpi=110)
     plt.close(figure)
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    """A PNG as uint8(height width 3)."""
+    return np.rint(plt.imread(path)[..., :3] * 255).astype(np.uint8)
 
 
 def grouped_bars(path: Path, groups: list[str], bars: dict[str, list[float | None]], label: str) -> None:

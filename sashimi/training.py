@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from sashimi import checkpoint
-from sashimi.callbacks import Keeper, MetricsFile, Ticker
+from sashimi.callbacks import Keeper, Listener, MetricsFile, Ticker
 from sashimi.checkpoint import BEST, LoadedModel, Metadata
 from sashimi.clips import describe, plain
 from sashimi.codec import Codec
@@ -276,11 +276,13 @@ def make_trainer(
 ) -> pl.Trainer:
     """Lightning's Trainer with this project's callbacks and none of its own."""
     trainer = config.trainer
-    callbacks = [
+    callbacks: list[pl.Callback] = [
         MetricsFile(run / "metrics.csv", trainer.log_every),
         Keeper(run, BEST, LAST, trainer.save_every),
         Ticker(console, module.total_steps, module.samples, stop),
     ]
+    if trainer.sample_every is not None:
+        callbacks.append(Listener(run / "samples", trainer.sample_every, trainer.sample_seconds, config.seed))
     return pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,

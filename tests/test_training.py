@@ -255,6 +255,20 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(whole).items())
 
 
+def test_clips_along_the_way_change_nothing(folder: Path) -> None:
+    """The model is heard every few steps, in files and in TensorBoard, and trains as if it had not been."""
+    model = tiny_config("s4d", dropout=0.2)
+    silent = train(settings(folder, model=model, runs_dir=folder.parent / "silent"))
+    run = train(settings(folder, model=model, trainer_sample_every=5, trainer_sample_seconds=0.02))
+    assert sorted(p.name for p in (run / "samples").iterdir()) == [
+        "step-0000005.png", "step-0000005.wav", "step-0000010.png", "step-0000010.wav",
+    ]  # fmt: skip
+    assert sf.info(run / "samples" / "step-0000010.wav").frames == 320
+    (events,) = run.glob("events*")
+    assert b"clip" in events.read_bytes()
+    assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(silent).items())
+
+
 def test_starting_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     """Its model settings and codec win, its weights are where training begins."""
     given = tiny_model("s4", d_model=4)

@@ -45,8 +45,13 @@ class EagerEngine(Engine):
     def run(
         self, state: State, n: int, sampling: SamplingConfig, keys: Keys
     ) -> tuple[Tokens, NDArray[np.float64], State]:
-        lanes = range(0, state.batch, LANES)
-        played = [self._run_lanes(state, n, sampling, keys, first) for first in lanes]
+        # A step is many small operations: a second thread waits more than it works, and hinders other programs.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            played = [self._run_lanes(state, n, sampling, keys, i) for i in range(0, state.batch, LANES)]
+        finally:
+            torch.set_num_threads(threads)
         tokens, logp, states = zip(*played, strict=True)
         return np.concatenate(tokens), np.concatenate(logp), State.concat(states)
 
