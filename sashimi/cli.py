@@ -56,6 +56,8 @@ def run(config_dir: Path, config_name: str, make: Callable[[], tuple[type[T], Ca
             except (Exception, KeyboardInterrupt) as error:
                 failures.append(error)  # past Hydra's own report, to ours
 
+        # Hydra takes flags only before the settings; people put them anywhere.
+        arguments.sort(key=lambda argument: argument not in ("--multirun", "-m"))
         sys.argv[1:] = [*arguments, *QUIET]
         hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job)()
         if failures:

@@ -103,7 +103,7 @@ class Training(pl.LightningModule):
         super().__init__()
         self.config, self.model = config, model
         self.windows = TrainingWindows(train, config.data.window, config.seed)
-        self.val, self.score = val, Score()
+        self.val, self.score, self.validated = val, Score(), -1  # the step of the last validation
 
     @property
     def samples(self) -> int:
@@ -152,6 +152,7 @@ class Training(pl.LightningModule):
         score = Score(int(tokens), nats, dict(zip(self.score.ranks, map(int, ranks), strict=True)))
         figures = {"loss": score.loss, "bpb": score.bpb, **accuracies(score)}
         self.log_dict({f"val/{name}": value for name, value in figures.items()})
+        self.validated = self.global_step
 
     def train_dataloader(self) -> DataLoader:
         first = self.global_step * self.config.trainer.accumulate
@@ -209,7 +210,7 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     run = resumed(config)
     new = run is None
     if run is not None:
-        config = saved_settings(run, config)
+        config = saved_settings(run, config, experiment)
     folder = config.data.dir
     if folder is None:
         raise UserError("training needs recordings: set data.dir=FOLDER, or experiment=NAME; --help lists them")
@@ -240,6 +241,8 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     if stop():
         say(f"stopped     go on with resume={run}")
         raise KeyboardInterrupt
+    if module.validated != trainer.global_step:  # the steps were no multiple of val_every
+        trainer.validate(module, verbose=False)
     if trainer.is_global_zero:
         order_0, order_1 = entropies(stores["val"])
         best = measure(run, folder, config)
@@ -318,10 +321,16 @@ def resumed(config: TrainConfig) -> Path | None:
     return config.resume
 
 
-def saved_settings(run: Path, config: TrainConfig) -> TrainConfig:
-    """A run's own settings, but for how long it goes on and on what."""
+def saved_settings(run: Path, config: TrainConfig, experiment: str | None) -> TrainConfig:
+    """A run's own settings. With its experiment named again, how long it goes on and on what is as composed now.
+
+    Without, trainer.max_steps alone can change.
+    """
     saved = build_settings(TrainConfig, yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
-    return replace(saved, trainer=config.trainer, resume=config.resume, runs_dir=config.runs_dir)
+    trainer = replace(saved.trainer, max_steps=config.trainer.max_steps or saved.trainer.max_steps)
+    if experiment is not None:
+        trainer = config.trainer
+    return replace(saved, trainer=trainer, resume=config.resume, runs_dir=config.runs_dir)
 
 
 def begin(config: TrainConfig) -> Path:

@@ -158,6 +158,24 @@ def test_resuming_is_going_on(folder: Path) -> None:
     assert any(not torch.equal(weights(whole)[name], tensor) for name, tensor in weights(reference).items())
 
 
+def test_a_run_keeps_its_settings_when_it_goes_on(folder: Path) -> None:
+    run = train(settings(folder, trainer_max_steps=4, trainer_val_every=2))
+    other = TrainConfig(resume=run, runs_dir=folder.parent / "runs")
+    assert train(other) == run, "nothing is left to do"
+    longer = TrainConfig(resume=run, trainer=TrainerConfig(max_steps=7), runs_dir=folder.parent / "runs")
+    train(longer)
+    state = torch.load(run / LAST, weights_only=True)
+    assert state["global_step"] == 7
+    model = checkpoint.load(run)
+    assert model.config.d_model == 8
+    assert model.metadata.provenance["steps"] == 7, "the end is validated too, whatever val_every"
+
+
+def test_a_run_shorter_than_val_every_has_a_checkpoint(folder: Path) -> None:
+    run = train(settings(folder, trainer_max_steps=3, trainer_val_every=100))
+    assert checkpoint.load(run).metadata.provenance["steps"] == 3
+
+
 def command(folder: Path, runs: Path, *more: str) -> list[str]:
     return [
         sys.executable, str(ROOT / "train.py"), "experiment=smoke", f"data.dir={folder}", f"runs_dir={runs}",
