@@ -5,7 +5,7 @@ Goel, Gu, Donahue, Re, "It's Raw! Audio Generation with State-Space Models", arX
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -36,12 +36,6 @@ class State:
     @property
     def batch(self) -> int:
         return self.values.shape[0]
-
-    def to(self, dtype: torch.dtype) -> "State":
-        return replace(self, values=self.values.to(dtype))
-
-    def detach(self) -> "State":
-        return replace(self, values=self.values.detach())
 
     def select(self, index: Sequence[int] | Tensor) -> "State":
         """The given sequences, in that order; an index may repeat (a fork)."""

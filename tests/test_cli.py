@@ -131,17 +131,6 @@ def test_what_is_wrong_is_named_with_the_fix(argument: str, message: str) -> Non
     assert message in refused(argument)
 
 
-def test_no_checkpoint_at_all(tmp_path: Path) -> None:
-    message = (
-        refused("experiment=bigband", "runs_dir=nowhere", cwd=tmp_path) if not cli_ships() else "checkpoint_path=FILE"
-    )
-    assert "checkpoint_path=FILE" in message
-
-
-def cli_ships() -> bool:
-    return any((ROOT / "checkpoints").glob("*.safetensors"))
-
-
 def test_an_incomplete_installation_is_named(tmp_path: Path) -> None:
     """A Python without the packages: what is missing, and how to enter the environment."""
     code = "import sys, runpy; sys.path[:0] = [sys.argv.pop()]; runpy.run_path('generate.py', run_name='__main__')"
