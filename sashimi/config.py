@@ -1,6 +1,7 @@
 """What can be set, as dataclasses. YAML files and command lines become these at the entry points."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -170,18 +171,31 @@ class EngineConfig:
 class DataConfig:
     """The recordings of an experiment.
 
-    dir     a data set of data_tools.prepare, or a folder of audio files
-    window  samples in a training window
-    batch   windows in a training batch, on each device
+    dir      a data set of data_tools.prepare, or a folder of audio files: what a run is about, and scored on
+    also     further data sets, heard in training only
+    weights  of dir, then of each in also: their shares of the training windows; null: as they are long
+    window   samples in a training window
+    batch    windows in a training batch, on each device
     """
 
     dir: Path | None = None
+    also: list[Path] = field(default_factory=list)
+    weights: list[float] | None = None
     window: int = 131072
     batch: int = 1
 
     def __post_init__(self) -> None:
         _at_least("data.window", self.window, 2)
         _at_least("data.batch", self.batch, 1)
+        if self.weights is None:
+            return
+        given, count = f"data.weights={self.weights}".replace(" ", ""), 1 + len(self.also)
+        if not self.also:
+            raise UserError(f"{given} weighs several data sets: name the others, data.also=[FOLDER]")
+        if len(self.weights) != count:
+            raise UserError(f"{given}: give {count}, one for data.dir and one for each in data.also")
+        if not all(math.isfinite(weight) and weight > 0 for weight in self.weights):
+            raise UserError(f"{given} must all be above 0; leave a data set out of data.also instead")
 
 
 @dataclass
@@ -302,6 +316,9 @@ class TrainConfig(ExperimentConfig):
     init_from: Path | None = None
 
 
+# What an experiment says for init_from where one must be given. (OmegaConf's ??? gives way to train.yaml's null.)
+REQUIRED = Path("required")
+
 # What train.yaml says and only training reads: the other entry points start from the same file.
 TRAINING_ONLY = {f.name for f in fields(TrainConfig)} - {f.name for f in fields(ExperimentConfig)}
 
@@ -395,6 +412,15 @@ T = TypeVar("T")
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+def plain(value: Any) -> Any:
+    """Settings as YAML and JSON hold them, paths absolute: what `build` takes back."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return str(value.resolve()) if isinstance(value, Path) else value
+
+
     """A dataclass from nested plain values (YAML, JSON). `where` is the dotted prefix that errors name.
 
     Raises UserError for an unknown key and for a value of the wrong type, and what the class itself raises.

@@ -25,6 +25,7 @@ from sashimi.files import finished
 
 WINDOW = 131072  # samples: the published training window
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".aiff", ".aif"}
+SLOTS = 100  # of a block in which data sets are mixed, for each of them: shares are exact to a hundredth of that
 DATASET, MANIFEST = "dataset.yaml", "manifest.jsonl"
 
 
@@ -213,6 +214,10 @@ class TrainingWindows:
         """Windows in an epoch."""
         return sum(length // self.window for length in self.store.lengths)
 
+    @property
+    def shares(self) -> list[float]:
+        return [1.0]
+
     def __getitem__(self, index: int) -> Tokens:
         epoch, place = divmod(index, self.per_epoch)
         return self.store.window(*self._epoch(epoch)[place], self.window)
@@ -220,7 +225,7 @@ class TrainingWindows:
     def _epoch(self, epoch: int) -> list[tuple[int, int]]:
         """(recording, start) of every window of an epoch."""
         if epoch not in self._epochs:
-            rng = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+            rng = _random(self.seed, epoch)
             places = []
             for recording, length in enumerate(self.store.lengths):
                 count = length // self.window
@@ -234,6 +239,87 @@ class TrainingWindows:
     @cached_property
     def _epochs(self) -> dict[int, list[tuple[int, int]]]:
         return {}
+
+
+@dataclass(frozen=True)
+class MixedWindows:
+    """Training windows of several data sets in given shares, each a function of the seed and its index alone.
+
+    Every block of `slots` windows holds whole numbers of each set's, in random order. A set's own windows come
+    in the order they would come in alone: none comes twice before all of its epoch have come.
+    """
+
+    sets: list[TrainingWindows]
+    counts: list[int]
+    seed: int
+
+    @property
+    def slots(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def per_epoch(self) -> int:
+        """As many windows as all sets hold together."""
+        return sum(windows.per_epoch for windows in self.sets)
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the windows, of each set."""
+        return [count / self.slots for count in self.counts]
+
+    def __getitem__(self, index: int) -> Tokens:
+        block, slot = divmod(index, self.slots)
+        chosen, rank = self._block(block)[slot]
+        return self.sets[chosen][block * self.counts[chosen] + rank]
+
+    def _block(self, block: int) -> list[tuple[int, int]]:
+        """(set, how many of it came before in this block) of every slot."""
+        if block not in self._blocks:
+            rng = _random(self.seed, block)
+            order = rng.permutation(np.repeat(np.arange(len(self.counts)), self.counts))
+            ranks = np.zeros(len(order), np.int64)
+            for chosen, count in enumerate(self.counts):
+                ranks[order == chosen] = np.arange(count)
+            self._blocks.clear()
+            self._blocks[block] = list(zip(order.tolist(), ranks.tolist(), strict=True))
+        return self._blocks[block]
+
+    @cached_property
+    def _blocks(self) -> dict[int, list[tuple[int, int]]]:
+        return {}
+
+
+def training_windows(
+    stores: list[TokenStore], weights: list[float] | None, window: int, seed: int
+) -> TrainingWindows | MixedWindows:
+    """One data set by itself, several mixed by their weights (None: as many windows as each holds)."""
+    if len(stores) == 1:
+        return TrainingWindows(stores[0], window, seed)
+    # Its own seed for each, and for their order: two would otherwise draw alike.
+    order, *seeds = (
+        int(np.random.SeedSequence(seed, spawn_key=(i,)).generate_state(1, np.uint64)[0])
+        for i in range(len(stores) + 1)
+    )
+    sets = [TrainingWindows(store, window, own) for store, own in zip(stores, seeds, strict=True)]
+    return MixedWindows(sets, slot_counts(weights or [float(windows.per_epoch) for windows in sets]), order)
+
+
+def slot_counts(weights: list[float]) -> list[int]:
+    """Weights as whole numbers of slots, SLOTS times as many as weights in all, at least one each.
+
+    By largest remainder, so that each is within one slot of its share, or the least that it can be.
+    """
+    beyond_one = np.maximum(np.array(weights) / sum(weights) * SLOTS * len(weights) - 1, 0)
+    spare = (SLOTS - 1) * len(weights)
+    beyond_one *= spare / beyond_one.sum()  # those below one slot take what they lack from the others
+    counts = np.floor(beyond_one).astype(int)
+    counts[np.argsort(counts - beyond_one, kind="stable")[: spare - counts.sum()]] += 1
+    return (counts + 1).tolist()
+
+
+def _random(seed: int, number: int) -> np.random.Generator:
+    # As a list, NumPy would round a seed of 2^63 and more to a float.
+    return np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
 
 
 # --- beginnings ---------------------------------------------------------------------------------------

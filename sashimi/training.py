@@ -30,10 +30,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from sashimi import checkpoint
 from sashimi.callbacks import Keeper, Listener, MetricsFile, Ticker
 from sashimi.checkpoint import BEST, LoadedModel, Metadata
-from sashimi.clips import describe, plain
+from sashimi.clips import describe
 from sashimi.codec import Codec
-from sashimi.config import OptimizerConfig, TrainConfig, build_settings
-from sashimi.data import TokenStore, TrainingWindows, description, open_tokens
+from sashimi.config import REQUIRED, OptimizerConfig, TrainConfig, build_settings, plain
+from sashimi.data import MixedWindows, TokenStore, TrainingWindows, description, open_tokens, training_windows
 from sashimi.errors import UserError
 from sashimi.evaluation import TOP, Score, entropies, heldout_bpb
 from sashimi.files import finished
@@ -69,7 +69,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 class Batches(IterableDataset):
     """Training batches uint8(B L) of one process, from a given batch on, without end."""
 
-    def __init__(self, windows: TrainingWindows, batch: int, first: int, rank: int, world: int) -> None:
+    def __init__(self, windows: TrainingWindows | MixedWindows, batch: int, first: int, rank: int, world: int) -> None:
         self.windows, self.batch, self.first, self.rank, self.world = windows, batch, first, rank, world
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -99,10 +99,11 @@ class Windows(torch.utils.data.Dataset):
 class Training(pl.LightningModule):
     """A SaShiMi being trained on windows of tokens, each from nothing, after the start token."""
 
-    def __init__(self, config: TrainConfig, model: LoadedModel, train: TokenStore, val: TokenStore) -> None:
+    def __init__(
+        self, config: TrainConfig, model: LoadedModel, windows: TrainingWindows | MixedWindows, val: TokenStore
+    ) -> None:
         super().__init__()
-        self.config, self.model = config, model
-        self.windows = TrainingWindows(train, config.data.window, config.seed)
+        self.config, self.model, self.windows = config, model, windows
         self.val, self.score, self.validated = val, Score(), -1  # the step of the last validation
 
     @property
@@ -216,23 +217,35 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
         raise UserError("training needs recordings: set data.dir=FOLDER, or experiment=NAME; --help lists them")
     model = start_model(config)
     config = replace(config, model=model.config, codec=model.metadata.codec)
-    codec = Codec(config.codec)
-    stores = {split: open_tokens(folder, split, codec) for split in ("train", "val")}
-    module = Training(config, model, stores["train"], stores["val"])
-    if module.windows.per_epoch < 1:
-        longest = max(stores["train"].lengths) / codec.config.rate
-        raise UserError(f"data.window={config.data.window} is longer than every training recording ({longest:.1f} s)")
+    folders = [folder, *config.data.also]
+    heard = [open_tokens(each, "train", Codec(config.codec)) for each in folders]
+    val = open_tokens(folder, "val", Codec(config.codec))
+    for each, store in zip(folders, heard, strict=True):
+        if max(store.lengths) < config.data.window:
+            longest = max(store.lengths) / config.codec.rate
+            raise UserError(
+                f"data.window={config.data.window} is longer than every training recording of {each} ({longest:.1f} s)"
+            )
+    windows = training_windows(heard, config.data.weights, config.data.window, config.seed)
+    module = Training(config, model, windows, val)
     if run is None:
         run = begin(config)
+    data, *also = (
+        {"dir": str(each), **described(each), "share": share}
+        for each, share in zip(folders, windows.shares, strict=True)
+    )
     model.metadata.provenance |= {
-        "data": {"dir": str(folder), **described(folder)},
+        "data": data,
+        "also": also,
         "seed": config.seed,
         "settings": {name: plain(asdict(getattr(config, name))) for name in ("optimizer", "scheduler", "trainer")},
     }
-    minutes = stores["train"].offsets[-1] / codec.config.rate / 60
     say = rank_zero_only(console.print)
     say(f"model       {describe(model)}")
-    say(f"recordings  {folder}: {minutes:.1f} minutes to train on")
+    for i, (each, store, share) in enumerate(zip(folders, heard, windows.shares, strict=True)):
+        minutes = store.offsets[-1] / config.codec.rate / 60
+        of = f", {share:.1%} of the windows" if also else ""
+        say(f"{'' if i else 'recordings':<10}  {each}: {minutes:.1f} minutes to train on{of}")
     say(f"run         {run} ({'new' if new else 'resumed'}), {module.total_steps} steps of {module.samples} samples")
     last = run / LAST
     with stop_on_interrupt() as stop:
@@ -244,7 +257,7 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     if module.validated != trainer.global_step:  # the steps were no multiple of val_every
         trainer.validate(module, verbose=False)
     if trainer.is_global_zero:
-        order_0, order_1 = entropies(stores["val"])
+        order_0, order_1 = entropies(val)
         best = measure(run, folder, config)
         say(
             f"held out    {best.metadata.metrics['val/bpb']:.3f} bits per byte on val; its tokens' own entropy is "
@@ -348,6 +361,11 @@ def begin(config: TrainConfig) -> Path:
 
 def start_model(config: TrainConfig) -> LoadedModel:
     """A new model by the settings and the seed, or the one to start from."""
+    if config.init_from == REQUIRED:
+        raise UserError(
+            "this experiment goes on from a trained model: set init_from=CHECKPOINT, a .safetensors, a run directory, "
+            "or a published .pt or .ckpt"
+        )
     if config.init_from is not None:
         model = checkpoint.load(config.init_from, backend=config.model.layer.backend)
         model.metadata.provenance = {"init_from": str(config.init_from)}

@@ -1,5 +1,6 @@
 """Dataclasses from plain values; every YAML file composes into one."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,16 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from sashimi.config import EvaluateConfig, GenerateConfig, ModelConfig, TrainConfig, build, build_settings
+from sashimi.config import (
+    DataConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    ModelConfig,
+    TrainConfig,
+    build,
+    build_settings,
+    plain,
+)
 from sashimi.model import SaShiMi
 
 CONFIGS = ROOT / "configs"
@@ -56,6 +66,31 @@ def test_every_file_opens_with_what_it_is() -> None:
     for path in CONFIGS.rglob("*.yaml"):
         comments = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
         assert any(not line.startswith("# @") for line in comments[:2]), path
+
+
+def test_several_data_sets() -> None:
+    config = composed("data.also=[a,b]", "data.weights=[3,1,0.5]")
+    assert config.data.also == [Path("a"), Path("b")]
+    assert config.data.weights == [3.0, 1.0, 0.5]
+    assert all(isinstance(weight, float) for weight in config.data.weights)
+    assert build(DataConfig, plain(asdict(config.data))).weights == config.data.weights
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"weights": [1]}, r"data.weights=\[1.0\] weighs several data sets: name the others, data.also="),
+        ({"also": ["a"], "weights": [1]}, r"data.weights=\[1.0\]: give 2, one for data.dir"),
+        ({"also": ["a"], "weights": [1, 2, 3]}, "give 2"),
+        ({"also": ["a"], "weights": [1, 0]}, r"data.weights=\[1.0,0.0\] must all be above 0"),
+        ({"also": ["a"], "weights": [1, float("nan")]}, "must all be above 0"),
+        ({"also": "a"}, "also=a must be a list"),
+        ({"also": ["a"], "weights": [1, "b"]}, r"weights\[1\]=b must be a number"),
+    ],
+)
+def test_bad_mixes_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(DataConfig, values)
 
 
 def test_nested_values() -> None:

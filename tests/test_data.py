@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import soundfile as sf
 from sashimi import audio
 from sashimi.codec import Codec
 from sashimi.config import CodecConfig
-from sashimi.data import beginnings, open_tokens, recordings
+from sashimi.data import TokenStore, TrainingWindows, beginnings, open_tokens, recordings, slot_counts, training_windows
 
 Recording = Callable[..., Path]
 
@@ -140,3 +141,76 @@ def test_data_sets_that_cannot_be_used(prepared: Path) -> None:
     (prepared / "dataset.yaml").unlink()
     with pytest.raises(ValueError, match="unfinished"):
         recordings(prepared, "val")
+
+
+# --- data sets mixed ----------------------------------------------------------------------------------
+
+MIX = [40, 16, 3]  # windows of three data sets
+
+
+def numbered(windows: int, first: int) -> TokenStore:
+    """A recording of some windows of 8 and a bit, whose samples are numbered from `first` on."""
+    length = 8 * windows + 4
+    return TokenStore(Codec(CodecConfig()), np.arange(first, first + length), [0, length])
+
+
+def mixed(weights: list[float] | None, seed: int = 0) -> Any:
+    return training_windows([numbered(n, 1000 * i) for i, n in enumerate(MIX)], weights, 8, seed)
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts"),
+    [
+        ([3.0, 1.0], [150, 50]),
+        ([1.0, 1.0, 1.0], [100, 100, 100]),
+        ([0.5, 0.25, 0.25], [150, 75, 75]),
+        ([2.0, 1.0], [133, 67]),
+        ([1e9, 1.0], [199, 1]),
+        ([1.0, 1e-9, 1e-9, 1.0], [199, 1, 1, 199]),
+    ],
+)
+def test_weights_as_slots(weights: list[float], counts: list[int]) -> None:
+    assert slot_counts(weights) == counts
+
+
+def test_shares_are_exact_in_every_block() -> None:
+    windows = mixed([3, 2, 1])
+    assert windows.shares == [0.5, pytest.approx(1 / 3), pytest.approx(1 / 6)]
+    assert windows.per_epoch == sum(MIX)
+    for block in range(3):
+        sets = [int(windows[block * 300 + i][0]) // 1000 for i in range(300)]
+        assert [sets.count(i) for i in range(3)] == [150, 100, 50]
+        longest = max(len(run) for run in "".join(map(str, sets)).replace("1", " ").replace("2", " ").split())
+        assert longest < 20, "the sets are mixed, not one after another"
+    assert mixed(None).counts == slot_counts([40.0, 16.0, 3.0]), "as many as there are"
+
+
+def test_a_set_among_others_is_heard_in_its_own_order() -> None:
+    """So no window of a set comes twice before all of its epoch have come."""
+    windows = mixed([3, 2, 1])
+    heard: list[list[int]] = [[], [], []]
+    for i in range(900):
+        start = int(windows[i][0])
+        heard[start // 1000].append(start)
+    for starts, alone in zip(heard, windows.sets, strict=True):
+        assert starts == [int(alone[i][0]) for i in range(len(starts))]
+    assert [len(starts) for starts in heard] == [450, 300, 150]
+    assert len({windows.seed, *(alone.seed for alone in windows.sets)}) == 4, "each draws for itself"
+
+
+def test_mixed_windows_are_a_function_of_seed_and_index() -> None:
+    windows, again = mixed([3, 2, 1], seed=2**64 - 1), mixed([3, 2, 1], seed=2**64 - 1)
+    expected = {i: windows[i] for i in range(700)}
+    for i in (699, 3, 340, 0, 341):
+        assert np.array_equal(again[i], expected[i])
+    assert any(not np.array_equal(mixed([3, 2, 1], seed=1)[i], expected[i]) for i in range(5))
+
+
+def test_one_data_set_is_what_it_is_alone() -> None:
+    store = numbered(40, 0)
+    windows = training_windows([store], None, 8, 5)
+    assert isinstance(windows, TrainingWindows)
+    assert windows.shares == [1.0]
+    assert [int(windows[i][0]) for i in range(8)] == [17, 205, 71, 230, 255, 283, 27, 245], (
+        "runs from before there were others"
+    )

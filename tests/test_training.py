@@ -19,6 +19,7 @@ from torch import nn
 from sashimi import checkpoint
 from sashimi.codec import Codec
 from sashimi.config import (
+    REQUIRED,
     CodecConfig,
     DataConfig,
     OptimizerConfig,
@@ -26,9 +27,9 @@ from sashimi.config import (
     TrainConfig,
     TrainerConfig,
 )
-from sashimi.data import TokenStore, TrainingWindows, open_tokens
+from sashimi.data import TokenStore, TrainingWindows, open_tokens, training_windows
 from sashimi.evaluation import cold
-from sashimi.training import LAST, parameter_groups, train
+from sashimi.training import LAST, Batches, parameter_groups, train
 
 
 @pytest.fixture
@@ -40,6 +41,16 @@ def folder(tmp_path: Path) -> Path:
     for i in range(17):
         pitch = np.repeat([220, 277, 330, 440], 4000) * (1 + 0.001 * i)
         sf.write(data / f"{i:02}.wav", 0.5 * np.sin(2 * np.pi * np.cumsum(pitch) / 16000 + 0 * t), 16000)
+    return data
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Noise, three files: two to train on, one to test."""
+    data = tmp_path / "other"
+    data.mkdir()
+    for i in range(3):
+        sf.write(data / f"{i}.wav", 0.3 * np.random.default_rng(i).uniform(-1, 1, 12000), 16000)
     return data
 
 
@@ -93,6 +104,15 @@ def test_an_epoch_covers_the_recordings(folder: Path) -> None:
     assert heard.mean() > 0.6
     assert starts != sorted(starts)
     assert {int(windows[windows.per_epoch + i][0]) for i in range(windows.per_epoch)} != set(starts)
+
+
+def test_processes_share_out_the_mixed_windows(folder: Path, other: Path) -> None:
+    stores = [open_tokens(each, "train", Codec(CodecConfig())) for each in (folder, other)]
+    windows = training_windows(stores, [3, 1], 1024, seed=0)
+    ranks = [iter(Batches(windows, 2, first=5, rank=rank, world=2)) for rank in range(2)]
+    batches = np.concatenate([next(rank).numpy() for _ in range(10) for rank in ranks])
+    assert np.array_equal(batches, np.stack([windows[i] for i in range(20, 60)]))
+    assert len({tokens.tobytes() for tokens in batches}) == 40
 
 
 # --- the optimizer ------------------------------------------------------------------------------------
@@ -300,6 +320,68 @@ def test_starting_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     assert (model.head.weight - given.head.weight).abs().max() < 0.01
 
 
+def test_several_data_sets(folder: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Heard in their shares, said so, written down; scored on the first alone; gone on with exactly."""
+    data = DataConfig(folder, [other], [1, 3], window=1024, batch=2)
+    constant = SchedulerConfig("constant")
+    whole = train(settings(folder, data=data, scheduler=constant, runs_dir=folder.parent / "whole"))
+    said = capsys.readouterr().out
+    assert re.search(r"recordings  \S*/data: 0.2 minutes to train on, 25.0% of the windows\n", said)
+    assert re.search(r"\n {12}\S*/other: 0.0 minutes to train on, 75.0% of the windows\n", said)
+    train(settings(folder, data=data, scheduler=constant, trainer_max_steps=7))
+    run = train(settings(folder, scheduler=constant, resume=Path("auto")))
+    assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(whole).items())
+    alone = train(settings(folder, scheduler=constant, runs_dir=folder.parent / "alone"))
+    assert any(not torch.equal(weights(alone)[name], tensor) for name, tensor in weights(whole).items())
+    model = checkpoint.load(run)
+    provenance = model.metadata.provenance
+    assert provenance["data"] == {"dir": str(folder), "name": "data", "share": 0.25}
+    assert provenance["also"] == [{"dir": str(other), "name": "other", "share": 0.75}]
+    store = open_tokens(folder, "val", Codec(model.metadata.codec))
+    assert cold(model, store, 1024).bpb == pytest.approx(model.metadata.metrics["val/bpb"], abs=1e-4)
+
+
+def test_fine_tuning_begins_where_the_checkpoint_is(folder: Path, other: Path) -> None:
+    """From the command line: the first validation is the checkpoint's score, far from a new model's."""
+    trained = train(settings(folder, trainer_max_steps=60, trainer_val_every=60))
+    known = checkpoint.load(trained)
+    done = subprocess.run(
+        [
+            sys.executable, str(ROOT / "train.py"), "experiment=finetune", f"init_from={trained}", f"data.dir={folder}",
+            f"data.also=[{other}]", "data.weights=[3,1]", f"runs_dir={folder.parent / 'tuned'}", "data.window=1024",
+            "trainer.max_steps=2", "trainer.val_every=1", "trainer.val_windows=null", "trainer.accelerator=cpu",
+        ],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = (folder.parent / "tuned").glob("finetune/*")
+    with (run / "metrics.csv").open(newline="") as file:
+        first = next(float(row["val/bpb"]) for row in csv.DictReader(file) if row["val/bpb"])
+    assert first == pytest.approx(known.metadata.metrics["val/bpb"], abs=0.02)
+    assert first < 7
+    tuned = checkpoint.load(run)
+    assert tuned.config == known.config
+    assert tuned.metadata.provenance["init_from"] == str(trained)
+    assert [tuned.metadata.provenance[key] for key in ("data", "also")] == [
+        {"dir": str(folder), "name": "data", "share": 0.75}, [{"dir": str(other), "name": "other", "share": 0.25}],
+    ]  # fmt: skip
+
+
+def test_fine_tuning_needs_a_checkpoint_and_nothing_else_does(saved_model: Path, tmp_path: Path) -> None:
+    def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / program), "experiment=finetune", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    refused = run("train.py", f"data.dir={tmp_path}")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: this experiment goes on from a trained model: set init_from=CHECKPOINT")
+    assert run("train.py", "--help").returncode == 0
+    played = run("generate.py", f"checkpoint_path={saved_model}", "n_samples=1", "l_sample=16")
+    assert played.returncode == 0, played.stderr
+    # Far enough to miss the data set and nothing else.
+    assert "no data set absent" in run("evaluate.py", f"checkpoints=[{saved_model}]", "data.dir=absent").stderr
+
+
 def test_half_precision_runs_and_agrees_roughly(folder: Path) -> None:
     exact = train(settings(folder, runs_dir=folder.parent / "a"))
     half = train(settings(folder, runs_dir=folder.parent / "b", trainer_precision="bf16-mixed"))
@@ -319,7 +401,9 @@ def test_plateau_lowers_the_rate(folder: Path) -> None:
     [
         ({"data": DataConfig(None)}, "set data.dir"),
         ({"data": DataConfig(Path("absent"))}, "no data set absent.*data_tools.prepare"),
+        ({"data": DataConfig(Path("absent"), [Path("other")])}, "no data set absent.*data_tools.prepare"),
         ({"resume": Path("absent")}, "nothing to go on from"),
+        ({"init_from": REQUIRED}, "set init_from=CHECKPOINT"),
     ],
 )
 def test_what_cannot_be_trained(folder: Path, changes: dict[str, object], message: str) -> None:
@@ -327,6 +411,16 @@ def test_what_cannot_be_trained(folder: Path, changes: dict[str, object], messag
         train(settings(folder, **changes))
 
 
+def test_a_further_data_set_that_cannot_be_heard_is_named(folder: Path, other: Path) -> None:
+    with pytest.raises(ValueError, match=r"no data set .*absent; make it with .*prepare RECORDINGS --out .*absent"):
+        train(settings(folder, data=DataConfig(folder, [folder.parent / "absent"], window=1024)))
+    with pytest.raises(ValueError, match=r"data.window=14000 is longer than .* recording of .*other \(0.8 s\)"):
+        train(settings(folder, data=DataConfig(folder, [other], window=14000)))
+    assert not (folder.parent / "runs").exists()
+
+
 def test_windows_longer_than_the_recordings(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"data.window=20000 is longer than every training recording \(1.0 s\)"):
+    with pytest.raises(
+        ValueError, match=r"data.window=20000 is longer than every training recording of .*data \(1.0 s\)"
+    ):
         train(settings(folder, data=DataConfig(folder, window=20000)))
