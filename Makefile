@@ -1,7 +1,7 @@
 # make help lists what there is. Everything happens in .venv, which install_deps.sh fills.
 
 PYTHON ?= python3
-SAMPLE := data_tools/sample/uncertain-future.flac
+SAMPLE := data_tools/sample/reclamation.flac
 BIN := .venv/bin
 ENTER = @printf '\nEnter the environment with:  source .venv/bin/activate\n'
 
@@ -12,15 +12,14 @@ help:  ## list the targets
 	$(ENTER)
 
 demo: .venv/installed  ## the main job in some minutes: prepare a recording, train on it, score, play
-	@echo "== 1 of 4: preparing the bundled recording (five minutes of music, its last minute held out)"
+	@echo "== 1 of 4: preparing the bundled recording (four minutes of music, its last minute held out)"
 	$(BIN)/python -m data_tools.prepare $(SAMPLE) --out data/sample --held-out 30 --licence "CC BY-SA 3.0"
-	@echo "== 2 of 4: training a 2-block model on it (two to three minutes on 2 cores)"
+	@echo "== 2 of 4: training a 2-block model on it (some two minutes on 2 cores)"
 	$(BIN)/python train.py experiment=demo
 	@echo "== 3 of 4: scoring it on what was held out"
 	$(BIN)/python evaluate.py experiment=demo
-	@echo "== 4 of 4: playing a second by itself, then a second after the recording's held-out end"
-	$(BIN)/python generate.py experiment=demo n_samples=1 l_sample=16000 plots=true
-	$(BIN)/python generate.py experiment=demo n_samples=1 prompt=$(SAMPLE) prompt_start=290 prompt_end=293 \
+	@echo "== 4 of 4: playing on for a second from the recording's held-out end, and a second by itself"
+	$(BIN)/python generate.py experiment=demo n_samples=1 n_free=1 prompt=$(SAMPLE) prompt_start=237 \
 		l_sample=64000 plots=true
 	$(ENTER)
 

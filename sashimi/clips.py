@@ -52,21 +52,25 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
     identity = {"path": str(checkpoint.resolve(path).resolve()), "sha256": sha256(checkpoint.resolve(path))}
     codec = Codec(model.metadata.codec)
     beginnings = generation.prompts(config, model.metadata, model.period)
-    length = generation.clip_length(config, len(beginnings[0]), codec.config.rate)
+    prompt = max(map(len, beginnings))
+    length = generation.clip_length(config, prompt, codec.config.rate)
     config = replace(config, checkpoint_path=path, l_sample=length)
     heard = [hashlib.sha256(tokens.tobytes()).hexdigest() for tokens in beginnings]
     if again is not None:
         check_sources(again, identity, heard)
-    numbers = config.clips if config.clips is not None else list(range(config.n_samples * config.n_reps))
+    numbers = config.clips if config.clips is not None else list(range(len(beginnings) * config.n_reps))
     if config.keep == "middle" and len(numbers) < 20:
         text = f"warning: keep=middle judges {len(numbers)} clips against each other; use 20 or more"
         console.print(text, style="yellow")
 
-    folder = ClipFolder(config, model.metadata, config.name if experiment else model.metadata.name, identity, heard)
+    name = config.name if experiment else model.metadata.name
+    folder = ClipFolder(config, model.metadata, name, identity, heard, length - prompt)
     console.print(f"checkpoint  {path} ({why})")
     console.print(f"model       {describe(model)}")
-    prompt = f", continuing {len(beginnings[0]) / codec.config.rate:.2f} s" if len(beginnings[0]) else ""
-    console.print(f"playing     {len(numbers)} x {length / codec.config.rate:.2f} s{prompt}, seed {config.seed}")
+    after = f" after {prompt / codec.config.rate:.2f} s" if prompt else ""
+    free = f", {config.n_free} by itself" if config.n_free and config.clips is None else ""
+    seconds = (length - prompt) / codec.config.rate
+    console.print(f"playing     {len(numbers)} x {seconds:.2f} s{after}{free}, seed {config.seed}")
     console.print(f"into        {folder.path}")
 
     engine = make_engine(config.engine, model)
@@ -157,13 +161,18 @@ class ClipFolder:
     """
 
     def __init__(
-        self, config: GenerateConfig, played: Metadata, name: str, checkpoint: dict[str, str], prompts: list[str]
+        self,
+        config: GenerateConfig,
+        played: Metadata,
+        name: str,
+        checkpoint: dict[str, str],
+        prompts: list[str],
+        steps: int,
     ) -> None:
-        name = re.sub(r"[^\w-]+", "-", name) or "sashimi"
-        self.config, self.codec = config, Codec(played.codec)
+        self.name = name = re.sub(r"[^\w-]+", "-", name) or "sashimi"
+        self.config, self.codec, self.steps = config, Codec(played.codec), steps
         self.path = config.save_dir or Path("samples") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
         self.rows: list[dict[str, Any]] = []
-        self.stem = stem(name, config, played.codec.rate)
         left_out = OUTPUT_SETTINGS | CHECKPOINT_SETTINGS
         self.metadata = {
             "settings": {k: v for k, v in plain(asdict(config)).items() if k not in left_out},
@@ -211,8 +220,9 @@ class ClipFolder:
     def add(self, clip: Clip) -> None:
         """Write a clip under its number."""
         partial = "" if clip.complete else "_partial"
-        path = self.path / f"{self.stem}_clip{clip.number:04}{partial}.{self.config.format}"
         rate = self.codec.config.rate
+        name = stem(self.name, self.config, clip.prompt_length, self.steps, rate)
+        path = self.path / f"{name}_clip{clip.number:04}{partial}.{self.config.format}"
         waveform = self.codec.decode(clip.tokens if self.config.include_prompt else clip.tokens[clip.prompt_length :])
         audio.write(path, waveform, rate)
         if self.config.plots:
@@ -268,11 +278,10 @@ class ClipFolder:
             partial.write_text(text, encoding="utf-8")
 
 
-def stem(name: str, config: GenerateConfig, rate: int) -> str:
-    """What every file of a run is called before its clip number: the settings that set it apart."""
-    assert config.l_sample is not None
-    parts = [name, "continuation" if config.prompt or config.l_prefix else "unconditional"]
-    parts += [f"len{config.l_sample / rate:.2f}s", f"temp{config.temp:g}"]
+def stem(name: str, config: GenerateConfig, prompt: int, steps: int, rate: int) -> str:
+    """What a clip of a prompt and `steps` played samples is called before its number: what sets it apart."""
+    parts = [name, "continuation" if prompt else "unconditional"]
+    parts += [f"len{(prompt + steps) / rate:.2f}s", f"temp{config.temp:g}"]
     default = SamplingConfig()
     for f in fields(SamplingConfig):
         value = getattr(config, f.name)

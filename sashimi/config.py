@@ -330,6 +330,7 @@ class GenerateConfig(SamplingConfig, ExperimentConfig):
     checkpoint_path: Path | None = None
     dt_transform: str | None = None
     n_samples: int = 4
+    n_free: int = 0
     n_reps: int = 1
     n_batch: int | None = None
     l_sample: int | None = None
@@ -357,7 +358,7 @@ class GenerateConfig(SamplingConfig, ExperimentConfig):
         for name in ("n_samples", "n_reps", "n_batch", "l_sample"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
-        for name in ("l_prefix", "prompt_start"):
+        for name in ("n_free", "l_prefix", "prompt_start"):
             _at_least(name, getattr(self, name), 0)
         _one_of("split", self.split, SPLITS)
         _one_of("format", self.format, ("wav", "flac"))
@@ -369,8 +370,8 @@ class GenerateConfig(SamplingConfig, ExperimentConfig):
         if self.l_prefix and not self.load_data:
             raise UserError(f"l_prefix={self.l_prefix} takes its beginnings from data.dir: it needs load_data=true")
         for clip in () if self.again else self.clips or ():  # the folder named by again= says how many there are
-            if not 0 <= clip < self.n_samples * self.n_reps:
-                raise UserError(f"clips={self.clips}: clip numbers run from 0 to {self.n_samples * self.n_reps - 1}")
+            if not 0 <= clip < (count := (self.n_samples + self.n_free) * self.n_reps):
+                raise UserError(f"clips={self.clips}: clip numbers run from 0 to {count - 1}")
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -411,7 +412,6 @@ class EvaluateConfig(ExperimentConfig):
 T = TypeVar("T")
 
 
-def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 def plain(value: Any) -> Any:
     """Settings as YAML and JSON hold them, paths absolute: what `build` takes back."""
     if isinstance(value, dict):
@@ -421,6 +421,7 @@ def plain(value: Any) -> Any:
     return str(value.resolve()) if isinstance(value, Path) else value
 
 
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """A dataclass from nested plain values (YAML, JSON). `where` is the dotted prefix that errors name.
 
     Raises UserError for an unknown key and for a value of the wrong type, and what the class itself raises.

@@ -116,10 +116,13 @@ def carried(model: LoadedModel, store: TokenStore, window: int, report: Report =
 
 
 @torch.inference_mode()
-def heldout_bpb(model: LoadedModel, stores: list[TokenStore], limit: int = 200) -> dict[str, float]:
+def heldout_bpb(
+    model: LoadedModel, stores: list[TokenStore], limit: int = 200, report: Callable[[float], None] = lambda share: None
+) -> dict[str, float]:
     """How bits per byte vary over held-out music: quantiles over cold 5-second windows, a second apart.
 
-    Keys q05, q25, q50, q75, q95. At most `limit` windows, spread evenly. Empty where no recording has 5 s.
+    Keys q05, q25, q50, q75, q95. At most `limit` windows, spread evenly; `report` is given the
+    share that is done. Empty where no recording has 5 s.
     """
     rate = model.metadata.codec.rate
     length, hop = 5 * rate, rate
@@ -132,12 +135,14 @@ def heldout_bpb(model: LoadedModel, stores: list[TokenStore], limit: int = 200) 
     if not places:
         return {}
     figures = []
-    for i in np.linspace(0, len(places) - 1, min(limit, len(places))).round().astype(int):
+    chosen = np.linspace(0, len(places) - 1, min(limit, len(places))).round().astype(int)
+    for i in chosen:
         store, recording, start = places[i]
         targets = torch.from_numpy(store.window(recording, start, length))
         score = Score()
         score.add(model(torch.nn.functional.pad(targets[None, :-1], (1, 0), value=model.start_token))[0], targets)
         figures.append(score.bpb)
+        report(len(figures) / len(chosen))
     return {f"q{q:02}": float(np.quantile(figures, q / 100)) for q in (5, 25, 50, 75, 95)}
 
 

@@ -26,7 +26,7 @@ BLOCK_MAX = 1 << 16
 class Clip:
     """What was played, with its prompt.
 
-    number          of the clip among n_samples x n_reps; with the seed it fixes every draw
+    number          of the clip among (n_samples + n_free) x n_reps; with the seed it fixes every draw
     tokens          uint8(L), the prompt's first
     prompt_length   tokens of the prompt
     log_likelihood  of the played part, in nats, under the untruncated distribution at temperature 1
@@ -65,7 +65,7 @@ class Progress:
 
 
 def prompts(config: GenerateConfig, metadata: Metadata, period: int) -> list[Tokens]:
-    """The n_samples beginnings that a configuration asks for; empty ones when it asks for none.
+    """The n_samples beginnings that a configuration asks for (empty ones when it asks for none), and n_free empty ones.
 
     Cropped at the front to a multiple of the model's period, so that a batch has one phase.
     Raises UserError for an unreadable or silent prompt, AudioError and FileNotFoundError as `audio.read`.
@@ -81,7 +81,7 @@ def prompts(config: GenerateConfig, metadata: Metadata, period: int) -> list[Tok
         tokens = [np.zeros(0, np.uint8)] * config.n_samples
     if len(tokens[0]) < period and (config.prompt or config.l_prefix):
         raise UserError(f"a prompt of {len(tokens[0])} samples is too short to continue: give at least {period}")
-    return [t[len(t) % period :] for t in tokens]
+    return [t[len(t) % period :] for t in tokens] + [np.zeros(0, np.uint8)] * config.n_free
 
 
 def prompt_tokens(path: Path, codec: Codec, start: float, end: float | None) -> Tokens:
@@ -122,14 +122,15 @@ def generate(
     report: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Clip]:
-    """Clips of l_sample tokens each, in batches of n_batch, yielded as their batch is finished.
+    """Clips in batches of n_batch, yielded as their batch is finished.
 
-    Clip `number` continues beginnings[number % len(beginnings)], all of one length; there are n_reps of
-    each, and `numbers` says which of them to make (all). A clip depends on its number, beginning, seed and
+    Clip `number` continues beginnings[number % len(beginnings)]; there are n_reps of each, and `numbers` says
+    which of them to make (all). Beginnings have one length, l_sample tokens with what is played, or none: then
+    as much is played.  A clip depends on its number, beginning, seed and
     settings alone. `stop` is asked after every block; once it says so, the clips under way are yielded as
     they stand and nothing more is begun.
     """
-    count, prompt_length = len(beginnings), len(beginnings[0])
+    count, prompt_length = len(beginnings), max(map(len, beginnings))
     numbers = range(count * n_reps) if numbers is None else numbers
     size, rate, finished, steps = n_batch or len(numbers), 0.0, 0, l_sample - prompt_length
     heard: dict[bytes, State] = {}
@@ -157,7 +158,7 @@ def generate(
             tokens = np.concatenate([prefix, *(block[row] for block in blocks)])
             # An exact sum: blocks are cut by the clock, and a likelihood must not depend on that.
             likelihood = math.fsum(p for block in logps for p in block[row])
-            yield Clip(number, tokens, prompt_length, likelihood, done == steps)
+            yield Clip(number, tokens, len(prefix), likelihood, done == steps)
         if done < steps:
             return
         finished += len(group)

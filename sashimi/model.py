@@ -91,7 +91,7 @@ class SaShiMi(nn.Module):
         super().__init__()
         self.config = config
         widths = [config.d_model * config.expand**i for i in range(len(config.pool) + 1)]
-        self.embedding = nn.Embedding(config.vocab, config.d_model)
+        self.embedding = nn.Embedding(config.vocab, config.d_model, _weight=smooth_embedding(config))
         self.down_pools = nn.ModuleList(
             DownPool(H, p, config.expand) for H, p in zip(widths, config.pool, strict=False)
         )
@@ -241,3 +241,13 @@ class SaShiMi(nn.Module):
             parts[f"owed.{i}"] = owed[:, -p:]
             parts[f"gathered.{i}"] = torch.nn.functional.pad(gathered[:, pools * p :], (0, 0, 0, p - rest))
         return owed[:, held : held + L]
+
+
+def smooth_embedding(config: ModelConfig) -> Tensor:
+    """f(vocab d_model), of unit variance as published, but neighbouring levels begin alike: random Fourier features.
+
+    Independent rows learn one by one that levels have an order (docs/experiments.md).
+    """
+    level = torch.linspace(-1, 1, config.vocab)[:, None]
+    frequency, phase = 8 * torch.randn(config.d_model), 2 * math.pi * torch.rand(config.d_model)
+    return math.sqrt(2) * torch.cos(level * frequency + phase)

@@ -66,6 +66,17 @@ def test_same_seed_and_settings_same_bytes_whatever_the_batch(saved_model: Path,
     assert not set(by_clip(other).values()) & set(by_clip(first).values())
 
 
+def test_free_clips_beside_continuations(saved_model: Path, tmp_path: Path, recording: Recording) -> None:
+    section = {"prompt": recording(rate=16000), "prompt_end": 0.1, "l_sample": 1700}
+    folder = generate_files(settings(saved_model, tmp_path / "a", n_samples=1, n_free=2, **section))
+    rows = sorted(table(folder), key=lambda row: int(row["clip"]))
+    kinds = [("continuation_len0.11s", "1600"), ("unconditional_len0.01s", "0"), ("unconditional_len0.01s", "0")]
+    assert [(row["file"].split("_temp")[0].partition("_")[2], row["prompt_samples"]) for row in rows] == kinds
+    assert {row["samples"] for row in rows} == {"100"}
+    again = generate_files(GenerateConfig(again=folder, clips=[1], save_dir=tmp_path / "b"))
+    assert by_clip(again) == {1: by_clip(folder)[1]}
+
+
 def test_any_clip_alone_is_made_again(saved_model: Path, tmp_path: Path, recording: Recording) -> None:
     song = recording("canção (live) a=b, c.mp3", seconds=1.0)
     section = {"prompt": song, "prompt_start": 0.25, "prompt_end": 0.35, "l_sample": 1700}

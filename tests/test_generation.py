@@ -51,6 +51,15 @@ def test_clips_do_not_depend_on_batches_or_companions() -> None:
     assert all(np.array_equal(together[c].tokens[:16], beginnings[c % 3]) for c in together)
 
 
+def test_some_begin_from_nothing_beside_others_that_continue() -> None:
+    beginning = np.arange(32, dtype=np.uint8)
+    together = made([beginning, NOTHING], 80)
+    assert [(len(clip.tokens), clip.played) for _, clip in sorted(together.items())] == [(80, 48), (48, 48)]
+    alone = made([NOTHING, NOTHING], 48)
+    assert np.array_equal(together[1].tokens, alone[1].tokens)
+    assert together[1].log_likelihood == alone[1].log_likelihood
+
+
 def test_one_prompt_is_heard_once() -> None:
     engine, calls = EagerEngine(tiny_model()), []
     prefill = engine.prefill
@@ -114,8 +123,10 @@ def test_prefixes_from_a_data_set(recording: Recording, tmp_path: Path) -> None:
         prompts(config(l_prefix=64), tiny_model().metadata, 16)
 
 
-def test_unconditional_prompts_are_empty() -> None:
+def test_unconditional_prompts_are_empty(recording: Recording) -> None:
     assert [len(p) for p in prompts(config(n_samples=3), tiny_model().metadata, 16)] == [0, 0, 0]
+    beside = prompts(config(n_samples=1, n_free=2, prompt=recording(seconds=1.0)), tiny_model().metadata, 16)
+    assert [len(p) for p in beside] == [16000, 0, 0]
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-5])
