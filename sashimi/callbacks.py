@@ -1,10 +1,11 @@
 """What happens beside training: checkpoints kept, figures written down, progress shown, clips played."""
 
 import csv
+import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
-from sashimi import audio, checkpoint, plots
+from sashimi import audio, checkpoint, loggers, plots
+from sashimi.checkpoint import LoadedModel
 from sashimi.codec import Codec
 from sashimi.config import SamplingConfig
 from sashimi.engines.eager import EagerEngine
@@ -22,6 +25,7 @@ from sashimi.files import finished
 from sashimi.generation import generate
 from sashimi.progress import Update, bar
 
+log = logging.getLogger(__name__)
 COLUMNS = [f"{split}/{name}" for split in ("train", "val") for name in (
     "loss", "bpb", "accuracy", "accuracy@3", "accuracy@5", "accuracy@10",
 )]  # fmt: skip
@@ -143,30 +147,38 @@ class Ticker(pl.Callback):
 
 
 class Listener(pl.Callback):
-    """Lets the model play now and then: samples/step-N.wav and .png in the run directory, and in TensorBoard."""
+    """Lets the model play now and then: samples/step-N.wav and .png in the run directory, and in its loggers.
 
-    def __init__(self, folder: Path, every: int, seconds: float, seed: int) -> None:
-        self.folder, self.every, self.seconds, self.seed = folder, every, seconds, seed
+    Training goes on as if it had not, also where playing fails. `stop` cuts a clip short, which is not kept.
+    """
+
+    def __init__(self, folder: Path, every: int, seconds: float, seed: int, stop: Callable[[], bool]) -> None:
+        self.folder, self.every, self.seconds, self.seed, self.stop = folder, every, seconds, seed, stop
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
         stepped = (index + 1) % trainer.accumulate_grad_batches == 0
         if not stepped or trainer.global_step % self.every or not trainer.is_global_zero:
             return
-        model, step = module.model, trainer.global_step
+        try:
+            self.play(module.model, trainer.global_step, trainer.loggers)
+        except Exception as error:
+            log.warning("no clip at step %d: %s: %s", trainer.global_step, type(error).__name__, error)
+
+    def play(self, model: LoadedModel, step: int, to: Sequence[Logger]) -> None:
         codec = Codec(model.metadata.codec)
         rate = codec.config.rate
+        length, nothing = round(self.seconds * rate), np.zeros(0, np.uint8)
         model.eval()
-        length = round(self.seconds * rate)
-        nothing = np.zeros(0, np.uint8)
-        (clip,) = generate(EagerEngine(model), [nothing], length, SamplingConfig(), self.seed)
-        model.train()
-        waveform = codec.decode(clip.tokens)
+        try:
+            clips = list(generate(EagerEngine(model), [nothing], length, SamplingConfig(), self.seed, stop=self.stop))
+        finally:
+            model.train()
+        if self.stop():
+            return
+        waveform, title = codec.decode(clips[0].tokens), f"step {step}, {clips[0].bits_per_byte:.2f} bits per byte"
         path = self.folder / f"step-{step:07}.wav"
+        picture = path.with_suffix(".png")
         audio.write(path, waveform, rate)
-        plots.spectrogram(
-            path.with_suffix(".png"), waveform, rate, f"step {step}, {clip.bits_per_byte:.2f} bits per byte"
-        )
-        if trainer.logger is not None:
-            board = trainer.logger.experiment  # type: ignore[attr-defined]
-            board.add_audio("clip", torch.from_numpy(waveform)[None], step, rate)
-            board.add_image("spectrogram", plots.pixels(path.with_suffix(".png")), step, dataformats="HWC")
+        plots.spectrogram(picture, waveform, rate, title)
+        pictures = {"spectrogram": plots.pixels(picture), "waveform": plots.waveform(waveform, rate, title)}
+        loggers.show(to, step, waveform, rate, pictures)

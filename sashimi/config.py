@@ -261,6 +261,7 @@ class TrainerConfig:
     save_every     steps between saves of last.ckpt, besides every validation
     sample_every   steps between clips that the model plays, to hear how it comes along; null: none
     sample_seconds of such a clip
+    wandb          project at Weights & Biases to log to, beside TensorBoard; null: none
     gradient_clip  by norm; 0: none
     accumulate     batches whose gradients make one step
     precision      32-true or bf16-mixed
@@ -272,9 +273,10 @@ class TrainerConfig:
     val_every: int | None = None
     val_windows: int | None = None
     save_every: int = 500
-    sample_every: int | None = None
+    sample_every: int | None = 1000
     sample_seconds: float = 1.0
     log_every: int = 10
+    wandb: str | None = None
     gradient_clip: float = 0.0
     accumulate: int = 1
     precision: str = "32-true"

@@ -46,6 +46,22 @@ def spectrogram(path: Path, waveform: Waveform, rate: int, title: str, seam: flo
     plt.close(figure)
 
 
+def waveform(waveform: Waveform, rate: int, title: str) -> NDArray[np.uint8]:
+    """The waveform by itself, at the size of a spectrogram's, as uint8(height width 3)."""
+    figure, axis = plt.subplots(figsize=(10, 3), layout="constrained")
+    axis.plot(np.arange(len(waveform)) / rate, waveform, linewidth=0.4, color="tab:blue")
+    axis.set(
+        xlim=(0, len(waveform) / rate), ylim=(-1, 1), yticks=(-1, -0.5, 0, 0.5, 1),
+        xlabel="seconds", ylabel="amplitude", title=title,
+    )  # fmt: skip
+    axis.grid(alpha=0.3)
+    figure.set_dpi(110)
+    figure.canvas.draw()
+    drawn = np.array(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+    plt.close(figure)
+    return drawn
+
+
 def pixels(path: Path) -> NDArray[np.uint8]:
     """A PNG as uint8(height width 3)."""
     return np.rint(plt.imread(path)[..., :3] * 255).astype(np.uint8)

@@ -21,13 +21,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from sashimi import checkpoint
+from sashimi import checkpoint, loggers
 from sashimi.callbacks import Keeper, Listener, MetricsFile, Ticker
 from sashimi.checkpoint import BEST, LoadedModel, Metadata
 from sashimi.clips import describe
@@ -215,6 +215,7 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     folder = config.data.dir
     if folder is None:
         raise UserError("training needs recordings: set data.dir=FOLDER, or experiment=NAME; --help lists them")
+    loggers.check(config.trainer.wandb)
     model = start_model(config)
     config = replace(config, model=model.config, codec=model.metadata.codec)
     folders = [folder, *config.data.also]
@@ -248,14 +249,15 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
         say(f"{'' if i else 'recordings':<10}  {each}: {minutes:.1f} minutes to train on{of}")
     say(f"run         {run} ({'new' if new else 'resumed'}), {module.total_steps} steps of {module.samples} samples")
     last = run / LAST
-    with stop_on_interrupt() as stop:
-        trainer = make_trainer(config, run, module, console, stop)
-        trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
-    if stop():
-        say(f"stopped     go on with resume={run}")
-        raise KeyboardInterrupt
-    if module.validated != trainer.global_step:  # the steps were no multiple of val_every
-        trainer.validate(module, verbose=False)
+    with loggers.opened(run, config.trainer.wandb, plain(asdict(config))) as to:
+        with stop_on_interrupt() as stop:
+            trainer = make_trainer(config, run, module, console, stop, to)
+            trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
+        if stop():
+            say(f"stopped     go on with resume={run}")
+            raise KeyboardInterrupt
+        if module.validated != trainer.global_step:  # the steps were no multiple of val_every
+            trainer.validate(module, verbose=False)
     if trainer.is_global_zero:
         order_0, order_1 = entropies(val)
         best = measure(run, folder, config)
@@ -288,7 +290,7 @@ def quieten() -> None:
 
 
 def make_trainer(
-    config: TrainConfig, run: Path, module: Training, console: Console, stop: Callable[[], bool]
+    config: TrainConfig, run: Path, module: Training, console: Console, stop: Callable[[], bool], to: list[Logger]
 ) -> pl.Trainer:
     """Lightning's Trainer with this project's callbacks and none of its own."""
     trainer = config.trainer
@@ -298,7 +300,7 @@ def make_trainer(
         Ticker(console, module.total_steps, module.samples, stop),
     ]
     if trainer.sample_every is not None:
-        callbacks.append(Listener(run / "samples", trainer.sample_every, trainer.sample_seconds, config.seed))
+        callbacks.append(Listener(run / "samples", trainer.sample_every, trainer.sample_seconds, config.seed, stop))
     return pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -312,7 +314,7 @@ def make_trainer(
         gradient_clip_val=trainer.gradient_clip or None,
         log_every_n_steps=trainer.log_every,
         num_sanity_val_steps=0,
-        logger=TensorBoardLogger(run, name="", version=""),
+        logger=to,
         callbacks=callbacks,
         use_distributed_sampler=False,
         enable_checkpointing=False,

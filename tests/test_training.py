@@ -1,7 +1,9 @@
 """Training: the windows it sees, what it optimises, and that it goes on exactly where it stopped."""
 
 import csv
+import io
 import os
+import random
 import re
 import signal
 import subprocess
@@ -14,9 +16,12 @@ import pytest
 import soundfile as sf
 import torch
 from conftest import ROOT, tiny_config, tiny_model
+from pytorch_lightning.loggers import Logger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from sashimi import checkpoint
+from sashimi.callbacks import Listener
 from sashimi.codec import Codec
 from sashimi.config import (
     REQUIRED,
@@ -28,6 +33,7 @@ from sashimi.config import (
     TrainerConfig,
 )
 from sashimi.data import TokenStore, TrainingWindows, open_tokens, training_windows
+from sashimi.errors import UserError
 from sashimi.evaluation import cold
 from sashimi.training import LAST, Batches, parameter_groups, train
 
@@ -145,9 +151,9 @@ def test_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It learns, writes down what it says, and its checkpoint scores what it claims."""
     run = train(settings(folder, trainer_max_steps=60, trainer_val_every=20))
     assert re.search(r"held out +\d\.\d+ bits per byte on val.*\(order 0\).*\(order 1\)", capsys.readouterr().out)
-    assert sorted(p.name for p in run.iterdir() if not p.name.startswith("events"))[:4] == [
-        "best.safetensors", "config.yaml", "hparams.yaml", "last.ckpt",
-    ]  # fmt: skip
+    files = sorted(p.name for p in run.iterdir())
+    assert files[:2] + files[3:] == ["best.safetensors", "config.yaml", "last.ckpt", "metrics.csv"], "nothing empty"
+    assert files[2].startswith("events.out.tfevents")
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     val = {int(row["step"]): float(row["val/bpb"]) for row in rows if row["val/bpb"]}
@@ -164,15 +170,17 @@ def test_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_resuming_is_going_on(folder: Path) -> None:
-    """Stopped at step 7 of 12 in the same process, dropout and all: the weights of an uninterrupted run."""
+    """Stopped at step 7 of 12 in the same process, dropout, clips and all: the weights of an uninterrupted run."""
     model = tiny_config("s4d", dropout=0.2)
+    heard = {"trainer_sample_every": 3, "trainer_sample_seconds": 0.01}
     whole = train(settings(folder, model=model, runs_dir=folder.parent / "whole"))
-    part = train(settings(folder, model=model, scheduler=SchedulerConfig("constant"), trainer_max_steps=7))
+    part = train(settings(folder, model=model, scheduler=SchedulerConfig("constant"), trainer_max_steps=7, **heard))
     reference = train(
         settings(folder, model=model, scheduler=SchedulerConfig("constant"), runs_dir=folder.parent / "c")
     )
     resumed = train(settings(folder, model=model, resume=Path("auto")))
     assert resumed == part
+    assert {p.stem for p in (part / "samples").iterdir()} == {f"step-{step:07}" for step in (3, 6, 9, 12)}
     for name, tensor in weights(reference).items():
         assert torch.equal(weights(resumed)[name], tensor), name
     assert any(not torch.equal(weights(whole)[name], tensor) for name, tensor in weights(reference).items())
@@ -231,12 +239,14 @@ def test_two_processes_train_as_one(folder: Path) -> None:
     alone, together = folder.parent / "alone", folder.parent / "together"
     one = command(folder, alone, "trainer.max_steps=6", "trainer.val_every=6", "data.batch=2")
     two = command(folder, together, "trainer.max_steps=6", "trainer.val_every=6", "data.batch=1")
+    two += ["trainer.sample_every=3", "trainer.sample_seconds=0.01"]
     subprocess.run(one, check=True, capture_output=True, env=environment)
     done = subprocess.run(
         [*two, "trainer.devices=2", "trainer.strategy=ddp"], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
     (first,), (second,) = alone.glob("*/*"), together.glob("*/*")
+    assert len(list((second / "samples").iterdir())) == 4
     for name, tensor in weights(first).items():
         assert torch.allclose(weights(second)[name], tensor, atol=2e-5), name
     val = [checkpoint.load(run).metadata.metrics["val/bpb"] for run in (first, second)]
@@ -293,18 +303,85 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(whole).items())
 
 
-def test_clips_along_the_way_change_nothing(folder: Path) -> None:
+def test_clips_along_the_way_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model is heard every few steps, in files and in TensorBoard, and trains as if it had not been."""
     model = tiny_config("s4d", dropout=0.2)
     silent = train(settings(folder, model=model, runs_dir=folder.parent / "silent"))
+    play = Listener.play
+    played: list[int] = []
+
+    def watched(listener: Listener, model: nn.Module, step: int, to: list[Logger]) -> None:
+        before = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+        play(listener, model, step, to)  # type: ignore[arg-type]
+        after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+        assert torch.equal(before[0], after[0])
+        assert np.array_equal(before[1], after[1])
+        assert before[2] == after[2]
+        assert all(module.training for module in model.modules())
+        played.append(step)
+
+    monkeypatch.setattr(Listener, "play", watched)
     run = train(settings(folder, model=model, trainer_sample_every=5, trainer_sample_seconds=0.02))
+    assert played == [5, 10]
     assert sorted(p.name for p in (run / "samples").iterdir()) == [
         "step-0000005.png", "step-0000005.wav", "step-0000010.png", "step-0000010.wav",
     ]  # fmt: skip
     assert sf.info(run / "samples" / "step-0000010.wav").frames == 320
-    (events,) = run.glob("events*")
-    assert b"clip" in events.read_bytes()
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(silent).items())
+    board = EventAccumulator(str(run), size_guidance={"audio": 0, "images": 0}).Reload()
+    assert board.Tags()["audio"] == ["clip"]
+    assert sorted(board.Tags()["images"]) == ["spectrogram", "waveform"]
+    for step, event in zip((5, 10), board.Audio("clip"), strict=True):
+        assert (event.step, event.sample_rate, event.length_frames) == (step, 16000, 320)
+        sound, _ = sf.read(io.BytesIO(event.encoded_audio_string))
+        assert np.abs(sound - sf.read(run / "samples" / f"step-{step:07}.wav")[0]).max() < 1e-4
+    for name, height in (("spectrogram", 550), ("waveform", 330)):
+        assert [(e.step, e.width, e.height) for e in board.Images(name)] == [(5, 1100, height), (10, 1100, height)]
+
+
+def test_a_clip_that_fails_does_not_end_the_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*rest: object, **more: object) -> None:
+        raise RuntimeError("out of memory")
+
+    model = tiny_config("s4d", dropout=0.2)
+    silent = train(settings(folder, model=model, runs_dir=folder.parent / "silent"))
+    monkeypatch.setattr("sashimi.callbacks.generate", fails)
+    run = train(settings(folder, model=model, trainer_sample_every=5))
+    assert [r.getMessage() for r in caplog.records if r.name == "sashimi.callbacks"] == [
+        f"no clip at step {step}: RuntimeError: out of memory" for step in (5, 10)
+    ]
+    assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(silent).items())
+
+
+def test_weights_and_biases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline: figures, clips and pictures arrive in the run directory; a resumed run goes on in the same one."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    listened = {"trainer_wandb": "toy", "trainer_sample_every": 5, "trainer_sample_seconds": 0.02}
+    run = train(settings(folder, trainer_max_steps=7, **listened))
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    (log,) = offline.glob("*.wandb")
+    assert all(key in log.read_bytes() for key in (b"train/bpb", b"val/bpb", b"clip", b"test/" + run.name.encode()))
+    (clip,) = (offline / "files" / "media" / "audio").iterdir()
+    assert np.array_equal(sf.read(clip)[0], sf.read(run / "samples" / "step-0000005.wav")[0])
+    pictures = {p.name.split("_")[0] for p in (offline / "files" / "media" / "images").iterdir()}
+    assert pictures == {"spectrogram", "waveform"}
+    time.sleep(1)  # its folders are named by the second
+    train(settings(folder, resume=run))
+    assert [p.name.rsplit("-", 1)[-1] for p in (run / "wandb").glob("offline-run-*")] == [log.stem[4:]] * 2
+    other = train(settings(folder, trainer_max_steps=1, trainer_wandb="toy"))
+    (separate,) = (other / "wandb").glob("offline-run-*")
+    assert not separate.name.endswith(log.stem[4:])
+
+
+def test_weights_and_biases_without_its_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("wandb", "wandb.errors"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=r"trainer.wandb=toy needs the package wandb: pip install wandb"):
+        train(settings(folder, trainer_wandb="toy"))
+    assert not (folder.parent / "runs").exists(), "before anything is begun"
 
 
 def test_starting_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
