@@ -111,7 +111,7 @@ class CodecConfig:
     law        mu-law or linear
     rate       samples a second
     normalize  none, or window: every window is min-max scaled by itself, as in the published code
-    window     samples in such a window
+    window     samples in such a window; null: training takes data.window
     """
 
     bits: int = 8

@@ -372,9 +372,14 @@ def start_model(config: TrainConfig) -> LoadedModel:
         model = checkpoint.load(config.init_from, backend=config.model.layer.backend)
         model.metadata.provenance = {"init_from": str(config.init_from)}
         model.metadata.metrics, model.metadata.name = {}, config.name
-        return model.train()
-    torch.manual_seed(config.seed)
-    return LoadedModel(Metadata(config.model, config.codec, config.name))
+        model.train()
+    else:
+        torch.manual_seed(config.seed)
+        model = LoadedModel(Metadata(config.model, config.codec, config.name))
+    codec = model.metadata.codec
+    if codec.normalize == "window" and codec.window is None:  # what the model hears, its checkpoint says
+        model.metadata.codec = replace(codec, window=config.data.window)
+    return model
 
 
 def described(folder: Path) -> dict[str, Any]:

@@ -459,6 +459,21 @@ def test_fine_tuning_needs_a_checkpoint_and_nothing_else_does(saved_model: Path,
     assert "no data set absent" in run("evaluate.py", f"checkpoints=[{saved_model}]", "data.dir=absent").stderr
 
 
+def test_windows_that_normalise_are_those_trained_on(folder: Path) -> None:
+    """A codec that does not say how long its windows are takes those it was trained with, and says so."""
+    codec = CodecConfig(normalize="window")
+    run = train(settings(folder, codec=codec, trainer_max_steps=1, trainer_val_every=1))
+    assert checkpoint.load(run).metadata.codec == CodecConfig(normalize="window", window=1024)
+    given = tiny_model("s4d")
+    given.metadata.codec = codec
+    checkpoint.save(folder.parent / "given.safetensors", given, given.metadata)
+    start = {"init_from": folder.parent / "given.safetensors", "runs_dir": folder.parent / "from"}
+    run = train(settings(folder, trainer_max_steps=1, trainer_val_every=1, **start))
+    assert checkpoint.load(run).metadata.codec.window == 1024
+    plain = train(settings(folder, trainer_max_steps=1))
+    assert checkpoint.load(plain).metadata.codec.window is None
+
+
 def test_half_precision_runs_and_agrees_roughly(folder: Path) -> None:
     exact = train(settings(folder, runs_dir=folder.parent / "a"))
     half = train(settings(folder, runs_dir=folder.parent / "b", trainer_precision="bf16-mixed"))
