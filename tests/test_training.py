@@ -355,6 +355,11 @@ def test_a_clip_that_fails_does_not_end_the_run(
     assert all(torch.equal(weights(run)[name], tensor) for name, tensor in weights(silent).items())
 
 
+def test_a_clip_that_ctrl_c_cuts_short_is_not_kept(tmp_path: Path) -> None:
+    Listener(tmp_path, every=1, seconds=600, seed=0, stop=lambda: True).play(tiny_model(), 1, [])
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_and_biases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline: figures, clips and pictures arrive in the run directory; a resumed run goes on in the same one."""
     pytest.importorskip("wandb")
