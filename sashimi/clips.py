@@ -22,7 +22,7 @@ from rich.console import Console
 from sashimi import __version__, audio, checkpoint, generation
 from sashimi.checkpoint import LoadedModel, Metadata
 from sashimi.codec import Codec
-from sashimi.config import GenerateConfig, SamplingConfig, build
+from sashimi.config import GenerateConfig, SamplingConfig, build, plain
 from sashimi.engines import make_engine
 from sashimi.errors import UserError
 from sashimi.files import finished
@@ -288,10 +288,3 @@ def stem(name: str, config: GenerateConfig, prompt: int, steps: int, rate: int) 
         if f.name != "temp" and value != getattr(default, f.name):
             parts.append(f"{f.name.replace('_', '')}{value:g}")
     return "_".join([*parts, f"seed{config.seed}"])
-
-
-def plain(value: Any) -> Any:
-    """Settings as JSON holds them."""
-    if isinstance(value, dict):
-        return {key: plain(v) for key, v in value.items()}
-    return str(Path(value).resolve()) if isinstance(value, Path) else value

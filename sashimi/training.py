@@ -37,9 +37,10 @@ from sashimi.data import MixedWindows, TokenStore, TrainingWindows, description,
 from sashimi.errors import UserError
 from sashimi.evaluation import TOP, Score, entropies, heldout_bpb
 from sashimi.files import finished
-from sashimi.progress import stop_on_interrupt
+from sashimi.progress import bar, stop_on_interrupt
 
 LAST, CONFIG = "last.ckpt", "config.yaml"
+HELDOUT_WINDOWS = 24  # of 5 seconds, that tell what is usual for held-out music: half a minute's work
 RUN = "SASHIMI_RUN_DIRECTORY"  # set for the processes of a distributed run
 
 # Which parameters take which learning rate and weight decay, by name. The first pattern that fits counts.
@@ -260,7 +261,7 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
             trainer.validate(module, verbose=False)
     if trainer.is_global_zero:
         order_0, order_1 = entropies(val)
-        best = measure(run, folder, config)
+        best = measure(run, folder, config, console)
         say(
             f"held out    {best.metadata.metrics['val/bpb']:.3f} bits per byte on val; its tokens' own entropy is "
             f"{order_0:.3f} (order 0) and {order_1:.3f} (order 1)"
@@ -269,14 +270,19 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     return run
 
 
-def measure(run: Path, folder: Path, config: TrainConfig) -> LoadedModel:
+def measure(run: Path, folder: Path, config: TrainConfig, console: Console) -> LoadedModel:
     """Adds heldout_bpb to the best checkpoint: what is usual for music that the model knows."""
     best = checkpoint.load(run, backend=config.model.layer.backend)
-    stores = []
+    stores, began = [], time.monotonic()
     for split in ("val", "test"):
         with contextlib.suppress(UserError):  # a data set may have no test split
             stores.append(open_tokens(folder, split, Codec(config.codec)))
-    best.metadata.metrics["heldout_bpb"] = heldout_bpb(best, stores)
+    with bar(console, "measuring") as update:
+
+        def report(share: float) -> None:
+            update(share, "held-out music in 5-second windows", (time.monotonic() - began) * (1 / share - 1))
+
+        best.metadata.metrics["heldout_bpb"] = heldout_bpb(best, stores, HELDOUT_WINDOWS, report)
     checkpoint.save(run / BEST, best, best.metadata)
     return best
 
