@@ -19,8 +19,8 @@ from rich.console import Console
 from sashimi import audio, checkpoint, loggers, plots
 from sashimi.checkpoint import LoadedModel
 from sashimi.codec import Codec
-from sashimi.config import SamplingConfig
-from sashimi.engines.eager import EagerEngine
+from sashimi.config import EngineConfig, SamplingConfig
+from sashimi.engines import make_engine
 from sashimi.files import finished
 from sashimi.generation import generate
 from sashimi.progress import Update, bar
@@ -170,7 +170,8 @@ class Listener(pl.Callback):
         length, nothing = round(self.seconds * rate), np.zeros(0, np.uint8)
         model.eval()
         try:
-            clips = list(generate(EagerEngine(model), [nothing], length, SamplingConfig(), self.seed, stop=self.stop))
+            engine = make_engine(EngineConfig(), model)
+            clips = list(generate(engine, [nothing], length, SamplingConfig(), self.seed, stop=self.stop))
         finally:
             model.train()
         if self.stop():

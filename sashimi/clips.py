@@ -64,16 +64,16 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
         console.print(text, style="yellow")
 
     name = config.name if experiment else model.metadata.name
-    folder = ClipFolder(config, model.metadata, name, identity, heard, length - prompt)
+    engine = make_engine(config.engine, model)
+    folder = ClipFolder(config, model.metadata, name, identity, heard, length - prompt, engine.description)
     console.print(f"checkpoint  {path} ({why})")
     console.print(f"model       {describe(model)}")
     after = f" after {prompt / codec.config.rate:.2f} s" if prompt else ""
     free = f", {config.n_free} by itself" if config.n_free and config.clips is None else ""
     seconds = (length - prompt) / codec.config.rate
     console.print(f"playing     {len(numbers)} x {seconds:.2f} s{after}{free}, seed {config.seed}")
+    console.print(f"engine      {engine.description}")
     console.print(f"into        {folder.path}")
-
-    engine = make_engine(config.engine, model)
     with bar(console, "playing") as update, stop_on_interrupt() as stop:
         for clip in generation.generate(
             engine, beginnings, length, config.sampling, config.seed,
@@ -168,6 +168,7 @@ class ClipFolder:
         checkpoint: dict[str, str],
         prompts: list[str],
         steps: int,
+        engine: str,
     ) -> None:
         self.name = name = re.sub(r"[^\w-]+", "-", name) or "sashimi"
         self.config, self.codec, self.steps = config, Codec(played.codec), steps
@@ -180,7 +181,7 @@ class ClipFolder:
             "prompts_sha256": prompts,
             "made_with": {
                 "program": __version__, "torch": torch.__version__, "numpy": np.__version__,
-                "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
+                "engine": engine, "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
             },
         }  # fmt: skip
         self._make_room()

@@ -13,7 +13,7 @@ from sashimi.errors import UserError
 LAYER_KINDS = ("s4", "s4d")
 INITS = ("legs", "lin", "inv")
 DT_TRANSFORMS = ("softplus", "exp")
-ENGINES = ("eager",)
+ENGINES = ("native", "eager")
 SPLITS = ("train", "val", "test")
 DISCRETIZATIONS = ("zoh", "bilinear")
 KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
@@ -159,12 +159,24 @@ class SamplingConfig:
 
 @dataclass
 class EngineConfig:
-    """What plays the model. name: eager (plain torch)."""
+    """What plays the model.
 
-    name: str = "eager"
+    name       native (compiled on first use; eager where that cannot be), or eager (plain torch)
+    precision  fp32, or bf16: the dense weights rounded to bfloat16, all else in fp32; native only
+    threads    at most; null: as many as torch uses
+    """
+
+    name: str = "native"
+    precision: str = "fp32"
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("engine.name", self.name, ENGINES)
+        _one_of("engine.precision", self.precision, ("fp32", "bf16"))
+        if self.name == "eager" and self.precision != "fp32":
+            raise UserError(f"engine.precision={self.precision} needs engine.name=native")
+        if self.threads is not None:
+            _at_least("engine.threads", self.threads, 1)
 
 
 @dataclass

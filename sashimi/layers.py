@@ -181,9 +181,14 @@ class WeightNormLinear(nn.Module):
         self.weight_v, self.bias = linear.weight, linear.bias
         self.weight_g = nn.Parameter(linear.weight.detach().norm(dim=1, keepdim=True))
 
+    @property
+    def weight(self) -> Tensor:
+        """W: f(d_output d_input)."""
+        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
+
     def forward(self, u: Tensor) -> Tensor:
         """f(... d_input) -> f(... d_output)."""
-        return F.linear(u, self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True)), self.bias)
+        return F.linear(u, self.weight, self.bias)
 
 
 class DownPool(nn.Module):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from einops import rearrange
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from sashimi.config import ModelConfig
 from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.kernels.system import System
-from sashimi.layers import S4, Block, DownPool, FeedForward, UpPool
+from sashimi.layers import S4, Block, DownPool, FeedForward, UpPool, WeightNormLinear
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,44 @@ class SaShiMi(nn.Module):
             for j, block in enumerate(self.tier(i))
             if isinstance(block.layer, S4)
         }
+
+    @torch.no_grad()
+    def export(self) -> dict[str, Tensor]:
+        """Everything that playing needs, as plain tensors in float32 on the CPU.
+
+        embedding (vocab H), norm.weight, norm.bias, head.weight, head.bias
+        down.I.weight (expand*H, p*H), down.I.bias, up.I.weight (p*H, expand*H), up.I.bias: features vector by vector
+        block.I.J.norm: m and s of the block's norm, then of an S4 layer
+            a, b, c and for DPLR p, q (H, N) of its `System`, D, linear.weight, linear.bias
+        of a feed-forward layer
+            expand.weight, expand.bias, contract.weight, contract.bias
+        """
+        tensors = {"embedding": self.embedding.weight}
+
+        def linear(name: str, layer: nn.Linear | WeightNormLinear, order: str = "") -> None:
+            # Pools flatten their features channel by channel.
+            tensors[f"{name}.weight"] = rearrange(layer.weight, order, p=pool) if order else layer.weight
+            tensors[f"{name}.bias"] = layer.bias
+
+        for i, pool in enumerate(self.config.pool):
+            linear(f"down.{i}", cast(DownPool, self.down_pools[i]).linear, "r (h p) -> r (p h)")
+            linear(f"up.{i}", cast(UpPool, self.up_pools[i]).linear, "(h p) c -> (p h) c")
+            tensors[f"up.{i}.bias"] = rearrange(tensors[f"up.{i}.bias"], "(h p) -> (p h)", p=pool)
+        for i in range(len(self.tiers)):
+            for j, block in enumerate(self.tier(i)):
+                name, layer = f"block.{i}.{j}", block.layer
+                tensors[f"{name}.norm"] = torch.cat([block.norm.m, block.norm.s])
+                if isinstance(layer, FeedForward):
+                    linear(f"{name}.expand", layer.expand_linear)
+                    linear(f"{name}.contract", layer.contract_linear)
+                else:
+                    system = layer.system()
+                    tensors |= {f"{name}.{key}": t for key, t in vars(system).items() if t is not None}
+                    tensors[f"{name}.D"] = layer.D
+                    linear(f"{name}.linear", layer.output_linear)
+        tensors |= {"norm.weight": self.norm.weight, "norm.bias": self.norm.bias}
+        linear("head", self.head)
+        return {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in tensors.items()}
 
     def advance(self, tokens: Tensor, parts: dict[str, Tensor], phase: int, systems: dict[str, System]) -> Tensor:
         """`step` for loops: i(B) -> f(B vocab); replaces what changes in `parts` (the dict, never a tensor)."""

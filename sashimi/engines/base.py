@@ -20,6 +20,8 @@ class Engine(ABC):
     nor on how `run` is divided into blocks.
     """
 
+    description: str  # for people
+
     @abstractmethod
     def start(self, batch: int) -> State:
         """Position 0 of `batch` streams, with the start token pending."""

@@ -7,17 +7,19 @@ from numpy.typing import NDArray
 from sashimi.codec import Tokens
 from sashimi.config import SamplingConfig
 from sashimi.engines.base import Engine, Keys
+from sashimi.engines.prefill import prefill
 from sashimi.model import SaShiMi, State
 from sashimi.sampling import sample, uniforms
 
 # Matrix products round differently at different batch sizes, and bit for bit alike at one size whatever
 # the companions: streams always step in this many lanes, so a clip does not depend on its batch.
 LANES = 8
-PREFILL_BLOCK = 1 << 15  # samples of a prompt convolved at a time: bounds memory, whatever its length
 
 
 class EagerEngine(Engine):
     """Plays a model in its own dtype, on its own device."""
+
+    description = "eager"
 
     def __init__(self, model: SaShiMi) -> None:
         self.model = model
@@ -27,19 +29,8 @@ class EagerEngine(Engine):
     def start(self, batch: int) -> State:
         return self.model.start(batch)
 
-    @torch.inference_mode()
     def prefill(self, tokens: Tokens, state: State) -> State:
-        if not tokens.shape[1]:
-            return state
-        return State.concat([self._prefill_one(row, state.select([i])) for i, row in enumerate(tokens)])
-
-    def _prefill_one(self, tokens: Tokens, state: State) -> State:
-        """One stream at a time: the result does not depend on its companions, and one is wide enough."""
-        assert state.pending is not None
-        given = torch.from_numpy(tokens.astype(np.int64))
-        for block in torch.cat([state.pending, given[:-1]]).split(PREFILL_BLOCK):
-            _, state = self.model.scan(block[None].to(state.values.device), state)
-        return State(state.values, state.position, given[-1:])
+        return prefill(self.model, tokens, state)
 
     @torch.inference_mode()
     def run(

@@ -1,0 +1,811 @@
+// The whole playing loop of a SaShiMi on a CPU: tiers, head, draw, and the token fed back, for a block of steps.
+//
+// Data layout
+//   lanes    W floats are one vector of the machine this was compiled for. Channels lie along the lanes.
+//   panel    16 rows of a matrix, whatever W. Every width H is padded to whole panels, Hp, with zeros that stay zero.
+//   dense    a matrix of R rows and K columns is [panel][K][16]: one column of one panel is contiguous, so a product
+//            streams through memory once, and each output is one chain of multiply-adds in the order of k. That order
+//            is the same for every batch, every number of threads and every tile: outputs are equal bit for bit.
+//            In bfloat16 two columns share a word: [panel][K / 2][16], column 2 k in the lower half.
+//   system   a, b, c, p, q and the states x of a bank of H systems with N/2 complex coordinates each are
+//            [Hp / W][N / 2][re, im][W].
+//   states   all streams of a group lie together layer by layer, in the order in which a step walks them.
+//   buffers  activations are [stream][Hp].
+//
+// Weights come from native.py as two arrays, which the reader below walks in the model's own order: `dense` (float,
+// or pairs of bfloat16) and `rest` (float). States come and go in the model's shared layout (SaShiMi.layout).
+//
+// Threads
+//   A team of threads works on a group of streams together: each takes some panels of every layer and waits for the
+//   others between layers. With many streams every thread is a team of its own, with its own streams, and never waits.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace {
+
+// --- vectors -----------------------------------------------------------------------------------------
+
+#if defined(LANES)
+constexpr int W = LANES;
+#elif defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+constexpr int PANEL = 16, VECTORS = PANEL / W;  // vectors in a panel's column
+
+typedef float vf __attribute__((vector_size(4 * W)));
+typedef int32_t vi __attribute__((vector_size(4 * W)));
+typedef uint32_t vu __attribute__((vector_size(4 * W)));
+
+using Pair = uint32_t;  // two bfloat16, each the upper half of a float
+
+inline vf load(const float* p) {
+    vf v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+inline vf as_float(vu bits) {
+    vf v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+// A vector each of columns k and k + 1 of a panel.
+inline void load_columns(const float* panel, int k, int v, vf& even, vf& odd) {
+    even = load(panel + k * PANEL + v * W);
+    odd = load(panel + (k + 1) * PANEL + v * W);
+}
+
+inline void load_columns(const Pair* panel, int k, int v, vf& even, vf& odd) {
+    vu words;
+    std::memcpy(&words, panel + k / 2 * PANEL + v * W, sizeof words);
+    even = as_float(words << 16);
+    odd = as_float(words & 0xffff0000u);
+}
+
+inline void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
+
+inline vf all(float x) { return vf{} + x; }
+
+inline vf choose(vi mask, vf a, vf b) {
+    vi x, y;
+    std::memcpy(&x, &a, sizeof x);
+    std::memcpy(&y, &b, sizeof y);
+    x = (mask & x) | (~mask & y);
+    std::memcpy(&a, &x, sizeof x);
+    return a;
+}
+
+inline vf minimum(vf a, vf b) { return choose(a < b, a, b); }
+inline vf maximum(vf a, vf b) { return choose(a > b, a, b); }
+
+inline float sum(vf v) {
+    float s = 0;
+    for (int i = 0; i < W; ++i) s += v[i];
+    return s;
+}
+
+// e^x to 2 units in the last place: x = n ln 2 + r, a Taylor polynomial of r, and n into the exponent's bits.
+inline vf exponential(vf x) {
+    x = minimum(maximum(x, all(-87.0f)), all(88.0f));
+    const vf magic = all(12582912.0f);  // 1.5 2^23: adding it rounds to a whole number
+    const vf n = (x * 1.44269504088896341f + magic) - magic;
+    const vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    vf p = all(1.0f / 5040);
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const vi scale = (__builtin_convertvector(n, vi) + 127) << 23;
+    vf s;
+    std::memcpy(&s, &scale, sizeof s);
+    return p * s;
+}
+
+// x Phi(x) with the error function of Abramowitz and Stegun 7.1.26, which is within 1.5e-7.
+inline vf gelu(vf x) {
+    const vf zero{}, size = maximum(x, -x), z = size * 0.70710678118654752f;
+    const vf t = 1.0f / (z * 0.3275911f + 1.0f);
+    vf p = all(1.061405429f);
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const vf tail = p * t * exponential(-z * z) * 0.5f;  // 1 - Phi(|x|)
+    return maximum(x, zero) - size * tail;
+}
+
+inline vf sigmoid(vf x) { return 1.0f / (exponential(-x) + 1.0f); }
+
+// --- the model ---------------------------------------------------------------------------------------
+
+// Elements of a matrix.
+template <typename T>
+constexpr int64_t elements(int rows, int columns) {
+    return int64_t(rows) * columns / (std::is_same_v<T, Pair> ? 2 : 1);
+}
+
+constexpr int padded(int n) { return (n + PANEL - 1) / PANEL * PANEL; }
+
+template <typename T>
+struct Dense {
+    const T* weight;
+    const float* bias;
+    int panels, columns;
+};
+
+enum Kind { FEED_FORWARD = 0, DIAGONAL = 1, LOW_RANK = 2 };
+
+template <typename T>
+struct Block {
+    Kind kind;
+    float shift, scale;                       // of the norm
+    const float *a, *b, *c, *p, *q, *skip;    // S4
+    Dense<T> first, gate, second;             // S4: values, gates; feed-forward: expand, -, contract
+    int64_t state;                            // offset of an S4 layer's states, for one stream
+};
+
+template <typename T>
+struct Tier {
+    int H, Hp, pool;  // pool: 0 for the lowest tier
+    Dense<T> down, up;
+    int64_t gathered, owed;
+    const float* real;  // 1 for channels, 0 for padding
+    std::vector<Block<T>> blocks;
+};
+
+template <typename T>
+struct Model {
+    int vocab, N, period = 1;
+    bool glu;
+    const float *embedding, *norm_weight, *norm_bias;
+    std::vector<Tier<T>> tiers;
+    Dense<T> head;
+    int64_t working = 0, shared = 0;  // floats of a stream's state, here and in the shared layout
+    int widest = 0;                   // of all buffers
+
+    Model(const int32_t* d, const float* rest, const T* dense) {
+        const auto take = [&](int64_t n) {
+            const float* p = rest;
+            rest += n;
+            return p;
+        };
+        const auto matrix = [&](int rows, int columns) {
+            const Dense<T> m{dense, take(rows), rows / PANEL, columns};
+            dense += elements<T>(rows, columns);
+            widest = std::max({widest, rows, columns});
+            return m;
+        };
+        vocab = *d++, N = *d++, glu = *d++;
+        tiers.resize(*d++);
+        for (auto& tier : tiers) tier.H = *d++, tier.Hp = padded(tier.H), tier.pool = *d++;
+        embedding = take(int64_t(vocab) * tiers[0].Hp);
+        for (size_t i = 0; i < tiers.size(); ++i) {
+            auto& tier = tiers[i];
+            const int Hp = tier.Hp;
+            tier.real = take(Hp);
+            if (tier.pool) {
+                const int below = tiers[i + 1].Hp;
+                period *= tier.pool;
+                tier.down = matrix(below, tier.pool * Hp);
+                tier.up = matrix(tier.pool * Hp, below);
+                tier.gathered = working, tier.owed = working + tier.pool * Hp;
+                working += 2 * tier.pool * Hp;
+                shared += 2 * tier.pool * tier.H;
+            }
+            tier.blocks.resize(*d++);
+            for (auto& block : tier.blocks) {
+                block.kind = Kind(*d++);
+                const int hidden = padded(*d++);
+                const float* norm = take(2);
+                block.shift = norm[0], block.scale = norm[1];
+                if (block.kind == FEED_FORWARD) {
+                    block.first = matrix(hidden, Hp);
+                    block.second = matrix(Hp, hidden);
+                    continue;
+                }
+                const int64_t bank = int64_t(Hp) * N;
+                block.a = take(bank), block.c = take(bank);
+                if (block.kind == LOW_RANK) block.b = take(bank), block.p = take(bank), block.q = take(bank);
+                block.skip = take(Hp);
+                block.first = matrix(Hp, Hp);
+                if (glu) block.gate = matrix(Hp, Hp);
+                block.state = working;
+                working += bank;
+                shared += int64_t(tier.H) * N;
+            }
+        }
+        norm_weight = take(tiers[0].Hp), norm_bias = take(tiers[0].Hp);
+        head = matrix(padded(vocab), tiers[0].Hp);
+    }
+};
+
+// --- products ----------------------------------------------------------------------------------------
+
+// NP panels of y = A x + bias for NS streams, kept in registers.
+template <int NP, int NS, typename T>
+inline void tile(const T* weight, const float* bias, int K, const float* x, int64_t stride, float* y,
+                 int64_t ystride) {
+    vf acc[NP][VECTORS][NS];
+    for (int p = 0; p < NP; ++p)
+        for (int v = 0; v < VECTORS; ++v)
+            for (int s = 0; s < NS; ++s) acc[p][v][s] = load(bias + p * PANEL + v * W);
+    const int64_t size = elements<T>(PANEL, K);
+    for (int k = 0; k < K; k += 2)
+        for (int p = 0; p < NP; ++p)
+            for (int v = 0; v < VECTORS; ++v) {
+                vf even, odd;
+                load_columns(weight + p * size, k, v, even, odd);
+                for (int s = 0; s < NS; ++s) acc[p][v][s] += even * x[s * stride + k];
+                for (int s = 0; s < NS; ++s) acc[p][v][s] += odd * x[s * stride + k + 1];
+            }
+    for (int p = 0; p < NP; ++p)
+        for (int v = 0; v < VECTORS; ++v)
+            for (int s = 0; s < NS; ++s) store(y + s * ystride + p * PANEL + v * W, acc[p][v][s]);
+}
+
+constexpr int ALONE = 8 / VECTORS;                                 // panels at a time: 8 chains hide the latency
+constexpr int PANELS = W == 16 ? 4 : W == 8 ? 2 : 1, STREAMS = W == 16 ? 6 : 3;  // a tile that fills the registers
+
+// Panels first .. last - 1 of y = A x + bias for every stream.
+template <typename T>
+void multiply(const Dense<T>& m, int first, int last, int streams, const float* x, int64_t stride, float* y,
+              int64_t ystride) {
+    const auto weight = [&](int p) { return m.weight + p * elements<T>(PANEL, m.columns); };
+    int p = first;
+    if (streams == 1)
+        for (; p + ALONE <= last; p += ALONE)
+            tile<ALONE, 1>(weight(p), m.bias + p * PANEL, m.columns, x, stride, y + p * PANEL, ystride);
+    const auto column = [&](auto width) {
+        constexpr int NP = decltype(width)::value;
+        int s = 0;
+        for (; s + STREAMS <= streams; s += STREAMS)
+            tile<NP, STREAMS>(weight(p), m.bias + p * PANEL, m.columns, x + s * stride, stride,
+                              y + s * ystride + p * PANEL, ystride);
+        for (; s < streams; ++s)
+            tile<NP, 1>(weight(p), m.bias + p * PANEL, m.columns, x + s * stride, stride,
+                        y + s * ystride + p * PANEL, ystride);
+    };
+    for (; p + PANELS <= last; p += PANELS) column(std::integral_constant<int, PANELS>());
+    for (; p < last; ++p) column(std::integral_constant<int, 1>());
+}
+
+// One step of W systems: x' = Abar x + b u, returns c . x'. Abar is diag(a), less p q for low rank.
+template <bool LOW>
+inline vf advance(const float* a, const float* b, const float* c, const float* p, const float* q, float* x, vf u,
+                  int modes) {
+    vf w{};
+    if constexpr (LOW) {
+        vf w0{}, w1{};
+        for (int i = 0; i < 2 * modes * W; i += 2 * W) {
+            w0 += load(q + i) * load(x + i);
+            w1 += load(q + i + W) * load(x + i + W);
+        }
+        w = w0 + w1;
+    }
+    vf y[4] = {};
+    const auto mode = [&](int i, vf& y0, vf& y1) {
+        const vf ar = load(a + i), ai = load(a + i + W), xr = load(x + i), xi = load(x + i + W);
+        vf re, im;
+        if constexpr (LOW) {
+            re = ar * xr - ai * xi - load(p + i) * w + load(b + i) * u;
+            im = ar * xi + ai * xr - load(p + i + W) * w + load(b + i + W) * u;
+        } else {
+            re = (ar * xr + u) - ai * xi;
+            im = ar * xi + ai * xr;
+        }
+        store(x + i, re);
+        store(x + i + W, im);
+        y0 += load(c + i) * re;
+        y1 += load(c + i + W) * im;
+    };
+    int n = 0;
+    for (; n + 2 <= modes; n += 2) {
+        mode(2 * n * W, y[0], y[1]);
+        mode(2 * (n + 1) * W, y[2], y[3]);
+    }
+    if (n < modes) mode(2 * n * W, y[0], y[1]);
+    return (y[0] + y[1]) + (y[2] + y[3]);
+}
+
+// s / sigma (u - mean + m) over the H real channels of Hp, padding kept at zero.
+inline void normalise(const float* u, const float* real, int H, int Hp, float m, float s, float* v) {
+    vf total{};
+    for (int h = 0; h < Hp; h += W) total += load(u + h);
+    const float mean = sum(total) / H;
+    vf squares{};
+    for (int h = 0; h < Hp; h += W) {
+        const vf d = (load(u + h) - mean) * load(real + h);
+        squares += d * d;
+    }
+    const float factor = s / std::sqrt(sum(squares) / H);
+    for (int h = 0; h < Hp; h += W) store(v + h, (load(u + h) - mean + m) * factor * load(real + h));
+}
+
+// --- drawing a token ---------------------------------------------------------------------------------
+
+// The first word of Philox4x64-10 with key (k0, k1) and counter (c0, 0, 0, 0).
+uint64_t philox(uint64_t c0, uint64_t k0, uint64_t k1) {
+    uint64_t c1 = 0, c2 = 0, c3 = 0;
+    for (int round = 0; round < 10; ++round) {
+        const unsigned __int128 a = (unsigned __int128)0xD2E7470EE14C6C93u * c0;
+        const unsigned __int128 b = (unsigned __int128)0xCA5A826395121157u * c2;
+        c0 = uint64_t(b >> 64) ^ c1 ^ k0, c1 = uint64_t(b);
+        c2 = uint64_t(a >> 64) ^ c3 ^ k1, c3 = uint64_t(a);
+        k0 += 0x9E3779B97F4A7C15u, k1 += 0xBB67AE8584CAA73Bu;
+    }
+    return c0;
+}
+
+struct Sampling {
+    double temperature, top_k, top_p, min_p, floor;
+    bool truncates() const { return top_k > 0 || top_p < 1 || min_p > 0 || floor > 0; }
+};
+
+struct Sampler {
+    int vocab;
+    std::vector<float> e, p;
+    std::vector<int> order;
+
+    explicit Sampler(int vocab) : vocab(vocab), e(padded(vocab)), p(padded(vocab)), order(vocab) {}
+
+    // out_i = exp((l_i - largest) / temperature); returns their sum.
+    double exponentials(const float* logits, float largest, float temperature, std::vector<float>& out) {
+        for (int i = 0; i < padded(vocab); i += W)
+            store(&out[i], exponential((load(logits + i) - largest) / temperature));
+        std::fill(out.begin() + vocab, out.end(), 0.0f);
+        double total = 0;
+        for (size_t i = 0; i < out.size(); i += PANEL) total += panel_sum(&out[i]);
+        return total;
+    }
+
+    static double panel_sum(const float* values) {
+        double s = 0;
+        for (int i = 0; i < PANEL; ++i) s += values[i];
+        return s;
+    }
+
+    // The token of the draw u, or `forced` if that is one (-1: none), and its log-probability, untruncated at
+    // temperature 1. logits: padded(vocab) of them.
+    int draw(const float* logits, const Sampling& sampling, double u, int forced, double& logp) {
+        const int best = int(std::max_element(logits, logits + vocab) - logits);
+        double total = exponentials(logits, logits[best], 1.0f, e);
+        int token = forced;
+        if (token < 0) {
+            if (sampling.temperature == 0) {
+                token = best;
+            } else if (sampling.temperature == 1 && !sampling.truncates()) {
+                token = invert(e, u * total);
+            } else {
+                double mass = exponentials(logits, logits[best], float(sampling.temperature), p);
+                if (sampling.truncates()) mass = truncate(sampling, mass);
+                token = invert(p, u * mass);
+            }
+        }
+        logp = double(logits[token]) - logits[best] - std::log(total);
+        return token;
+    }
+
+    // Keeps of p, with sum `mass`, what the truncations leave; returns its sum.
+    double truncate(const Sampling& sampling, double mass) {
+        for (int i = 0; i < vocab; ++i) order[i] = i;
+        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return p[a] > p[b]; });
+        const double largest = p[order[0]];
+        double before = 0;
+        for (int rank = 0; rank < vocab; ++rank) {
+            float& value = p[order[rank]];
+            const bool keep = before < sampling.top_p * mass && value >= sampling.floor * mass &&
+                              value >= sampling.min_p * largest && (sampling.top_k == 0 || rank < sampling.top_k);
+            before += value;
+            if (rank && !keep) value = 0;
+        }
+        double kept = 0;
+        for (size_t i = 0; i < p.size(); i += PANEL) kept += panel_sum(&p[i]);
+        return kept;
+    }
+
+    // The first token at which the running sum passes the target; by rounding none may, then the last possible one.
+    int invert(const std::vector<float>& values, double target) const {
+        double before = 0;
+        for (int i = 0; i < vocab; i += PANEL) {
+            const double here = panel_sum(&values[i]);
+            if (before + here > target) {
+                for (int j = i; j < std::min(i + PANEL, vocab); ++j)
+                    if ((before += values[j]) > target) return j;
+            } else {
+                before += here;
+            }
+        }
+        int last = vocab - 1;
+        while (last > 0 && !(values[last] > 0)) --last;
+        return last;
+    }
+};
+
+// --- a team of threads -------------------------------------------------------------------------------
+
+class Barrier {
+  public:
+    explicit Barrier(int size) : size(size) {}
+
+    void wait() {
+        if (size == 1) return;
+        const unsigned now = generation.load(std::memory_order_relaxed);
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
+            arrived.store(0, std::memory_order_relaxed);
+            generation.store(now + 1, std::memory_order_release);
+            return;
+        }
+        // Layers take microseconds. Whoever waits longer has lost its partner's core, and gives way.
+        for (int spins = 0; generation.load(std::memory_order_acquire) == now; ++spins) {
+            if (spins > 500) std::this_thread::yield();
+#if defined(__x86_64__) || defined(__i386__)
+            else __builtin_ia32_pause();
+#endif
+        }
+    }
+
+  private:
+    const int size;
+    std::atomic<int> arrived{0};
+    std::atomic<unsigned> generation{0};
+};
+
+struct Free {
+    void operator()(float* p) const { std::free(p); }
+};
+using Buffer = std::unique_ptr<float[], Free>;
+
+Buffer zeros(int64_t n) {
+    const size_t bytes = (size_t(n) * sizeof(float) + 63) / 64 * 64;
+    float* p = static_cast<float*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64)));
+    if (!p) throw std::bad_alloc();
+    std::memset(p, 0, bytes);
+    return Buffer(p);
+}
+
+// What is asked of a run, for all streams.
+struct Job {
+    int64_t steps;
+    const int64_t* position;  // (B): index of the token that is drawn first
+    const uint64_t* keys;     // (B 2)
+    Sampling sampling;
+    const uint8_t* forced;  // (B steps), or null
+    int32_t* pending;       // (B), in and out
+    float* states;          // (B shared), in and out
+    uint8_t* tokens;        // (B steps)
+    double* logp;           // (B steps)
+    float* logits;          // (B steps vocab), or null
+};
+
+// A group of streams, and the buffers that its team shares.
+template <typename T>
+class Group {
+  public:
+    Group(const Model<T>& model, const Job& job, int first, int streams, int size)
+        : model(model), job(job), first(first), S(streams), size(size), barrier(size), sampler(model.vocab) {
+        state = zeros(S * model.working);
+        for (const auto& tier : model.tiers) {
+            x.push_back(zeros(int64_t(S) * tier.Hp));
+            u.push_back(zeros(int64_t(S) * tier.Hp));
+        }
+        between = zeros(int64_t(S) * model.widest);
+        for (int i = 0; i < 2 * size; ++i) own.push_back(zeros(int64_t(S) * model.widest));
+        logits = zeros(int64_t(S) * padded(model.vocab));
+        for (int s = 0; s < S; ++s) convert<true>(s, job.position[first]);
+    }
+
+    // The work of one of the team. Returns the number of steps whose logits were numbers.
+    int64_t play(int rank) {
+        const auto& top = model.tiers[0];
+        Mine mine{rank, own[2 * rank].get(), own[2 * rank + 1].get()};
+        for (int64_t step = 0; step < job.steps; ++step) {
+            const int64_t position = job.position[first] + step;
+            const auto [begin, end] = share(top.Hp / PANEL, rank);
+            for (int s = 0; s < S; ++s)
+                std::copy_n(model.embedding + int64_t(job.pending[first + s]) * top.Hp + begin * PANEL,
+                            (end - begin) * PANEL, &x[0][s * top.Hp + begin * PANEL]);
+            tier(0, position, mine);
+            for (int s = 0; s < S; ++s) layer_norm(s, mine.own + int64_t(s) * top.Hp);
+            const auto [head_begin, head_end] = share(model.head.panels, rank);
+            multiply(model.head, head_begin, head_end, S, mine.own, top.Hp, logits.get(), padded(model.vocab));
+            barrier.wait();
+            if (rank == 0)
+                for (int s = 0; s < S; ++s) draw(s, step);
+            barrier.wait();
+            if (broken.load(std::memory_order_relaxed)) return step;
+        }
+        return job.steps;
+    }
+
+    void finish() {
+        for (int s = 0; s < S; ++s) convert<false>(s, job.position[first] + job.steps);
+    }
+
+  private:
+    struct Mine {
+        int rank;
+        float *own, *more;  // buffers of one thread
+    };
+
+    std::pair<int, int> share(int panels, int rank) const {
+        return {panels * rank / size, panels * (rank + 1) / size};
+    }
+
+    // The states of a layer's W channels from channel h on, of stream s: [N / 2][re, im][W].
+    float* systems(const Block<T>& block, int s, int h) {
+        return &state[S * block.state + (int64_t(h / W) * S + s) * model.N * W];
+    }
+
+    // What a tier's pools hold of stream s, [pool][Hp]; `offset` is the tier's `gathered` or `owed`.
+    float* held_by(const Tier<T>& t, int64_t offset, int s) { return &state[S * offset + int64_t(s) * t.pool * t.Hp]; }
+
+    // Tier i and those below it: reads x[i], of which each thread has written its own channels; leaves u[i].
+    void tier(int i, int64_t position, Mine& mine) {
+        const auto& t = model.tiers[i];
+        const auto [begin, end] = share(t.Hp / PANEL, mine.rank);
+        const int from = begin * PANEL, count = (end - begin) * PANEL;
+        const int held = t.pool ? int(position % t.pool) : 0;
+        for (int s = 0; s < S; ++s) {
+            float* input = &x[i][s * t.Hp + from];
+            if (t.pool) {
+                std::copy_n(input, count, held_by(t, t.gathered, s) + held * t.Hp + from);
+                const float* owed = held_by(t, t.owed, s) + held * t.Hp + from;
+                for (int h = 0; h < count; ++h) input[h] += owed[h];
+            }
+            std::copy_n(input, count, &u[i][s * t.Hp + from]);
+        }
+        barrier.wait();
+        if (t.pool && held == t.pool - 1) below(i, position / t.pool, mine);
+        for (const auto& block : t.blocks) {
+            if (block.kind == FEED_FORWARD)
+                feed_forward(i, block, mine);
+            else
+                s4(i, block, mine);
+        }
+    }
+
+    // The pooled step: from what tier i has gathered to what it is owed.
+    void below(int i, int64_t position, Mine& mine) {
+        const auto& t = model.tiers[i];
+        const auto& b = model.tiers[i + 1];
+        const auto [down_begin, down_end] = share(t.down.panels, mine.rank);
+        const int width = t.pool * t.Hp;
+        multiply(t.down, down_begin, down_end, S, held_by(t, t.gathered, 0), width, x[i + 1].get(), b.Hp);
+        tier(i + 1, position, mine);
+        for (int s = 0; s < S; ++s) total(i + 1, s, mine.own + int64_t(s) * b.Hp);
+        const auto [up_begin, up_end] = share(t.up.panels, mine.rank);
+        multiply(t.up, up_begin, up_end, S, mine.own, b.Hp, held_by(t, t.owed, 0), width);
+    }
+
+    // u + x, a tier's output.
+    void total(int i, int s, float* out) const {
+        const int Hp = model.tiers[i].Hp;
+        for (int h = 0; h < Hp; h += W) store(out + h, load(&u[i][s * Hp + h]) + load(&x[i][s * Hp + h]));
+    }
+
+    void normed(int i, const Block<T>& block, float* out) const {
+        const auto& t = model.tiers[i];
+        for (int s = 0; s < S; ++s)
+            normalise(&u[i][s * t.Hp], t.real, t.H, t.Hp, block.shift, block.scale, out + int64_t(s) * t.Hp);
+    }
+
+    void s4(int i, const Block<T>& block, Mine& mine) {
+        const auto& t = model.tiers[i];
+        const int Hp = t.Hp;
+        const auto [begin, end] = share(Hp / PANEL, mine.rank);
+        normed(i, block, mine.own);
+        for (int h = begin * PANEL; h < end * PANEL; h += W) {
+            const int64_t at = int64_t(h) * model.N;
+            for (int s = 0; s < S; ++s) {
+                const vf input = load(mine.own + int64_t(s) * Hp + h);
+                float* const values = systems(block, s, h);
+                const vf y = block.kind == LOW_RANK
+                                 ? advance<true>(block.a + at, block.b + at, block.c + at, block.p + at, block.q + at,
+                                                 values, input, model.N / 2)
+                                 : advance<false>(block.a + at, nullptr, block.c + at, nullptr, nullptr, values, input,
+                                                  model.N / 2);
+                store(&between[int64_t(s) * Hp + h], gelu(y + load(block.skip + h) * input));
+            }
+        }
+        barrier.wait();
+        multiply(block.first, begin, end, S, between.get(), Hp, mine.own, Hp);
+        if (model.glu) multiply(block.gate, begin, end, S, between.get(), Hp, mine.more, Hp);
+        for (int s = 0; s < S; ++s)
+            for (int h = begin * PANEL; h < end * PANEL; h += W) {
+                const int64_t at = int64_t(s) * Hp + h;
+                vf y = load(mine.own + at);
+                if (model.glu) y *= sigmoid(load(mine.more + at));
+                store(&u[i][at], load(&u[i][at]) + y);
+            }
+        barrier.wait();
+    }
+
+    void feed_forward(int i, const Block<T>& block, Mine& mine) {
+        const auto& t = model.tiers[i];
+        const int Hp = t.Hp, hidden = block.first.panels * PANEL;
+        normed(i, block, mine.own);
+        const auto [begin, end] = share(block.first.panels, mine.rank);
+        multiply(block.first, begin, end, S, mine.own, Hp, between.get(), hidden);
+        for (int s = 0; s < S; ++s)
+            for (int h = begin * PANEL; h < end * PANEL; h += W) {
+                float* value = &between[int64_t(s) * hidden + h];
+                store(value, gelu(load(value)));
+            }
+        barrier.wait();
+        const auto [out_begin, out_end] = share(Hp / PANEL, mine.rank);
+        multiply(block.second, out_begin, out_end, S, between.get(), hidden, mine.more, Hp);
+        for (int s = 0; s < S; ++s)
+            for (int h = out_begin * PANEL; h < out_end * PANEL; h += W) {
+                const int64_t at = int64_t(s) * Hp + h;
+                store(&u[i][at], load(&u[i][at]) + load(mine.more + at));
+            }
+        barrier.wait();
+    }
+
+    void layer_norm(int s, float* out) const {
+        const auto& t = model.tiers[0];
+        total(0, s, out);
+        vf values{}, squares{};
+        for (int h = 0; h < t.Hp; h += W) values += load(out + h);
+        const float mean = sum(values) / t.H;
+        for (int h = 0; h < t.Hp; h += W) {
+            const vf d = (load(out + h) - mean) * load(t.real + h);
+            squares += d * d;
+        }
+        const float factor = 1.0f / std::sqrt(sum(squares) / t.H + 1e-5f);
+        for (int h = 0; h < t.Hp; h += W)
+            store(out + h, (load(out + h) - mean) * factor * load(model.norm_weight + h) + load(model.norm_bias + h));
+    }
+
+    void draw(int s, int64_t step) {
+        const int stream = first + s;
+        const int64_t at = stream * job.steps + step;
+        const float* values = &logits[int64_t(s) * padded(model.vocab)];
+        if (job.logits) std::copy_n(values, model.vocab, job.logits + at * model.vocab);
+        const uint64_t counter = uint64_t(job.position[stream] + step) + 1;  // NumPy counts up before it computes
+        const double uniform = double(philox(counter, job.keys[2 * stream], job.keys[2 * stream + 1]) >> 11) * 0x1p-53;
+        double logp;
+        const int token = sampler.draw(values, job.sampling, uniform, job.forced ? job.forced[at] : -1, logp);
+        if (!std::isfinite(logp)) broken.store(true, std::memory_order_relaxed);
+        job.tokens[at] = uint8_t(token);
+        job.logp[at] = logp;
+        job.pending[stream] = token;
+    }
+
+    // A stream's state from the shared layout to the working one, or back. `position`: of the next token.
+    template <bool IN>
+    void convert(int s, int64_t position) {
+        float* outside = job.states + (first + s) * model.shared;
+        const auto move = [](float& a, float& b) {
+            if constexpr (IN)
+                a = b;
+            else
+                b = a;
+        };
+        for (const auto& t : model.tiers) {
+            if (t.pool) {
+                const int held = int(position % t.pool);
+                for (int part = 0; part < 2; ++part)
+                    for (int j = 0; j < t.pool; ++j)
+                        for (int h = 0; h < t.H; ++h, ++outside) {
+                            float& value = held_by(t, part ? t.owed : t.gathered, s)[j * t.Hp + h];
+                            if (!IN && part == 0 && j >= held) value = 0;  // not yet gathered
+                            move(value, *outside);
+                        }
+                position /= t.pool;
+            }
+            for (const auto& block : t.blocks) {
+                if (block.kind == FEED_FORWARD) continue;
+                const int modes = model.N / 2;
+                for (int h = 0; h < t.H; ++h)
+                    for (int part = 0; part < 2; ++part)
+                        for (int n = 0; n < modes; ++n, ++outside)
+                            move(systems(block, s, h)[(n * 2 + part) * W + h % W], *outside);
+            }
+        }
+    }
+
+    const Model<T>& model;
+    const Job& job;
+    const int first, S, size;
+    Barrier barrier;
+    Sampler sampler;
+    std::atomic<bool> broken{false};
+    Buffer state, between, logits;
+    std::vector<Buffer> x, u, own;
+};
+
+template <typename T>
+int64_t run(const Model<T>& model, const Job& job, int streams, int threads) {
+    const int teams = streams >= threads ? threads : 1, size = threads / teams;
+    std::vector<std::unique_ptr<Group<T>>> groups;
+    for (int g = 0; g < teams; ++g) {
+        const int begin = streams * g / teams, end = streams * (g + 1) / teams;
+        groups.push_back(std::make_unique<Group<T>>(model, job, begin, end - begin, size));
+    }
+    std::vector<int64_t> done(threads, job.steps);
+    // Nobody begins before all are there: a team that lacks one would wait for ever.
+    std::atomic<int> go{0};
+    const auto work = [&](int thread) {
+        while (!go.load(std::memory_order_acquire)) std::this_thread::yield();
+        if (go.load() > 0) done[thread] = groups[thread / size]->play(thread % size);
+    };
+    std::vector<std::thread> others;
+    try {
+        for (int thread = 1; thread < teams * size; ++thread) others.emplace_back(work, thread);
+        go.store(1, std::memory_order_release);
+    } catch (const std::system_error&) {
+        go.store(-1, std::memory_order_release);
+    }
+    work(0);
+    for (auto& other : others) other.join();
+    if (go.load() < 0) return -2;
+    for (auto& group : groups) group->finish();
+    return *std::min_element(done.begin(), done.end());
+}
+
+struct Player {
+    std::unique_ptr<Model<float>> full;
+    std::unique_ptr<Model<Pair>> half;
+};
+
+}  // namespace
+
+// --- what native.py calls ----------------------------------------------------------------------------
+
+extern "C" {
+
+int sashimi_lanes() { return W; }
+
+// The arrays must outlive the player. Returns null when memory runs out.
+void* sashimi_player(const int32_t* description, const float* rest, const void* dense, int half) {
+    try {
+        auto player = std::make_unique<Player>();
+        if (half)
+            player->half = std::make_unique<Model<Pair>>(description, rest, static_cast<const Pair*>(dense));
+        else
+            player->full = std::make_unique<Model<float>>(description, rest, static_cast<const float*>(dense));
+        return player.release();
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+
+void sashimi_free(void* player) { delete static_cast<Player*>(player); }
+
+// Plays `steps` tokens of every stream. Returns the steps done: fewer if logits were no numbers; -1: out of memory;
+// -2: no thread could be started.
+int64_t sashimi_run(void* player, int streams, int64_t steps, int threads, const int64_t* position,
+                    const uint64_t* keys, const double* sampling, const uint8_t* forced, int32_t* pending,
+                    float* states, uint8_t* tokens, double* logp, float* logits) {
+    const Job job{steps, position, keys, {sampling[0], sampling[1], sampling[2], sampling[3], sampling[4]},
+                  forced, pending, states, tokens, logp, logits};
+    const auto* p = static_cast<const Player*>(player);
+    try {
+        return p->full ? run(*p->full, job, streams, threads) : run(*p->half, job, streams, threads);
+    } catch (const std::bad_alloc&) {
+        return -1;
+    }
+}
+}

@@ -1,0 +1,226 @@
+"""The model played by one native call a block of steps, on the CPU: native.cpp, which says how its data lies."""
+
+import ctypes
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sashimi.codec import Tokens
+from sashimi.config import SamplingConfig
+from sashimi.engines import compiler
+from sashimi.engines.base import Engine, Keys
+from sashimi.engines.prefill import prefill
+from sashimi.errors import UserError
+from sashimi.model import SaShiMi, State
+
+Array = NDArray[Any]
+PANEL = 16  # rows of a matrix that lie together; native.cpp
+FEED_FORWARD, DIAGONAL, LOW_RANK = 0, 1, 2
+OUT_OF_MEMORY, NO_THREAD = -1, -2
+
+
+class NativeEngine(Engine):
+    """Plays a model in float32; with `half`, its dense weights are rounded to bfloat16.
+
+    threads: at most, None: as many as torch uses. Raises BuildError where native.cpp cannot be compiled.
+    """
+
+    def __init__(self, model: SaShiMi, *, half: bool = False, threads: int | None = None) -> None:
+        self.model, self.threads = model, threads or torch.get_num_threads()
+        self.description = f"native, {'bf16' if half else 'fp32'}, up to {self.threads} threads"
+        self.pace = Pace(self.threads)
+        self.library = compiler.library()
+        description, rest, dense = packed(model, self.library.sashimi_lanes())
+        if half:
+            dense = bfloat16_pairs(dense)
+        self.arrays = description, rest, dense  # the player reads them where they are
+        self.library.sashimi_player.restype = ctypes.c_void_p
+        self.library.sashimi_run.restype = ctypes.c_int64
+        player = self.library.sashimi_player(*map(_pointer, self.arrays), ctypes.c_int(half))
+        if not player:
+            raise MemoryError("there is no memory for the model")
+        self.player = ctypes.c_void_p(player)
+
+    def __del__(self) -> None:
+        if hasattr(self, "player"):
+            self.library.sashimi_free(self.player)
+
+    def start(self, batch: int) -> State:
+        return self.model.start(batch)
+
+    def prefill(self, tokens: Tokens, state: State) -> State:
+        return prefill(self.model, tokens, state)
+
+    def run(
+        self, state: State, n: int, sampling: SamplingConfig, keys: Keys
+    ) -> tuple[Tokens, NDArray[np.float64], State]:
+        tokens, logp, _, after = self._run(state, n, sampling, np.array(keys, dtype=np.uint64), None, False)
+        return tokens, logp, after
+
+    def score(self, state: State, tokens: Tokens) -> tuple[NDArray[np.float64], State]:
+        """The log-probabilities f64(B n) of given tokens (B n), step by step, and the state after them."""
+        keys = np.zeros((len(tokens), 2), np.uint64)
+        _, logp, _, after = self._run(state, tokens.shape[1], SamplingConfig(), keys, tokens, False)
+        return logp, after
+
+    def logits(self, state: State, tokens: Tokens) -> NDArray[np.float32]:
+        """The logits f(B n V) that given tokens (B n) were predicted by, step by step."""
+        keys = np.zeros((len(tokens), 2), np.uint64)
+        return self._run(state, tokens.shape[1], SamplingConfig(), keys, tokens, True)[2]
+
+    def _run(
+        self, state: State, n: int, sampling: SamplingConfig, keys: Array, forced: Tokens | None, with_logits: bool
+    ) -> tuple[Tokens, NDArray[np.float64], Array, State]:
+        assert state.pending is not None
+        self.model.unpack(state)  # raises for a state of another model
+        self.model.phase(state.position)
+        B = state.batch
+        try:
+            tokens, logp = np.empty((B, n), np.uint8), np.empty((B, n))
+            logits = np.empty((B, n, self.model.config.vocab) if with_logits else 0, np.float32)
+            values = state.values.detach().cpu().contiguous().numpy().astype(np.float32)
+        except MemoryError:
+            raise UserError(too_large(B)) from None
+        position = state.position.numpy().astype(np.int64)
+        pending = state.pending.cpu().numpy().astype(np.int32)
+        drawing = np.array([sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p, sampling.floor], np.float64)
+        if forced is not None:
+            forced = np.ascontiguousarray(forced, np.uint8)
+        threads = self.pace.threads(B)
+        began = time.perf_counter()
+        done = self.library.sashimi_run(
+            self.player, ctypes.c_int(B), ctypes.c_int64(n), ctypes.c_int(threads), _pointer(position),
+            _pointer(np.ascontiguousarray(keys)), _pointer(drawing), _pointer(forced), _pointer(pending),
+            _pointer(values), _pointer(tokens), _pointer(logp), _pointer(logits if with_logits else None),
+        )  # fmt: skip
+        self.pace.note(B, threads, n / (time.perf_counter() - began))
+        if done == OUT_OF_MEMORY:
+            raise UserError(too_large(B))
+        if done == NO_THREAD:
+            raise UserError(f"the system starts no {self.threads} threads; lower engine.threads")
+        if done < n:
+            at = int(position[0]) + done
+            raise UserError(f"the model's output at sample {at} is not a number: its weights or its state are damaged")
+        after = State(torch.from_numpy(values), state.position + n, torch.from_numpy(pending.astype(np.int64)))
+        return tokens, logp, logits, after
+
+
+class Pace:
+    """How many threads play a block: all of them where each has streams of its own; where they would share one, all
+    or one alone, whichever has been faster of late. Threads that share wait for each other after every layer, and
+    that is slower than one alone when another program has their core. The choice changes no token.
+    """
+
+    TRIAL = 25  # blocks between two tries of what has been slower
+
+    def __init__(self, threads: int) -> None:
+        self.all, self.block = threads, 0
+        self.rates: dict[tuple[int, int], float] = {}
+
+    def threads(self, streams: int) -> int:
+        if self.all == 1 or streams >= self.all:
+            return self.all
+        self.block += 1
+        together, alone = (self.rates.get((streams, count)) for count in (self.all, 1))
+        if together is None or alone is None:
+            return self.all if together is None else 1
+        faster, slower = (self.all, 1) if together > alone else (1, self.all)
+        return faster if self.block % self.TRIAL else slower
+
+    def note(self, streams: int, threads: int, rate: float) -> None:
+        """rate: steps a second of a block."""
+        self.rates[streams, threads] = rate
+
+
+def too_large(batch: int) -> str:
+    return f"{batch} streams at a time do not fit into memory; lower n_batch"
+
+
+def _pointer(array: Array | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if array is None else array.ctypes.data)
+
+
+# --- weights as native.cpp reads them -----------------------------------------------------------------
+
+
+def packed(model: SaShiMi, lanes: int) -> tuple[Array, Array, Array]:
+    """A model's description i32, dense matrices f32, and everything else f32, in the order in which they are read.
+
+    Raises UserError for weights that are not numbers.
+    """
+    config, tensors = model.config, {name: t.numpy() for name, t in model.export().items()}
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise UserError(f"the model holds NaN or infinite weights in {name}")
+    widths = [config.d_model * config.expand**i for i in range(len(config.pool) + 1)]
+    description = [config.vocab, config.d_state, int(config.glu), len(widths)]
+    for H, p in zip(widths, [*config.pool, 0], strict=True):
+        description += [H, p]
+    rest: list[Array] = []
+    dense: list[Array] = []
+
+    def linear(weight: Array, bias: Array) -> None:
+        dense.append(panels(weight))
+        rest.append(padded(bias))
+
+    rest.append(padded(tensors["embedding"]))
+    for i, H in enumerate(widths):
+        rest.append(padded(np.ones(H, np.float32)))
+        if i < len(config.pool):
+            p, below = config.pool[i], widths[i + 1]
+            down = tensors[f"down.{i}.weight"].reshape(below, p, H)
+            linear(padded(down).reshape(below, -1), tensors[f"down.{i}.bias"])
+            weight, bias = tensors[f"up.{i}.weight"].reshape(p, H, below), tensors[f"up.{i}.bias"].reshape(p, H)
+            linear(padded(weight, axis=1).reshape(-1, below), padded(bias).reshape(-1))
+        blocks = model.tier(i)
+        description.append(len(blocks))
+        for j in range(len(blocks)):
+            name = f"block.{i}.{j}"
+            rest.append(tensors[f"{name}.norm"])
+            if f"{name}.expand.weight" in tensors:
+                description += [FEED_FORWARD, config.ff * H]
+                for part in ("expand", "contract"):
+                    linear(tensors[f"{name}.{part}.weight"], tensors[f"{name}.{part}.bias"])
+                continue
+            low_rank = f"{name}.p" in tensors
+            description += [LOW_RANK if low_rank else DIAGONAL, 0]
+            rest += [bank(tensors[f"{name}.{part}"], lanes) for part in ("acbpq" if low_rank else "ac")]
+            rest.append(padded(tensors[f"{name}.D"]))
+            weight, bias = tensors[f"{name}.linear.weight"], tensors[f"{name}.linear.bias"]
+            for half in range(2 if config.glu else 1):
+                linear(weight[half * H : (half + 1) * H], bias[half * H : (half + 1) * H])
+    rest += [padded(tensors["norm.weight"]), padded(tensors["norm.bias"])]
+    linear(tensors["head.weight"], tensors["head.bias"])
+    return np.array(description, np.int32), flat(rest), flat(dense)
+
+
+def flat(arrays: list[Array]) -> Array:
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+def padded(array: Array, axis: int = -1) -> Array:
+    """Zeros at the end of an axis, up to whole panels."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, -array.shape[axis] % PANEL)
+    return np.pad(array, widths)
+
+
+def panels(weight: Array) -> Array:
+    """f(R K) -> f(R/16 K 16), both padded to whole panels."""
+    weight = padded(padded(weight), axis=0)
+    return weight.reshape(-1, PANEL, weight.shape[1]).swapaxes(1, 2)
+
+
+def bank(array: Array, lanes: int) -> Array:
+    """f(H N) with N as [re, im] -> f(H/lanes N/2 2 lanes), H padded to whole panels."""
+    array = padded(array, axis=0)
+    return array.reshape(-1, lanes, 2, array.shape[1] // 2).transpose(0, 3, 2, 1)
+
+
+def bfloat16_pairs(dense: Array) -> NDArray[np.uint16]:
+    """Panels f(... K 16) one after another to the nearest bfloat16 of each, as bits, two columns to a word."""
+    bits = torch.from_numpy(dense).to(torch.bfloat16).view(torch.uint16).numpy()
+    return np.ascontiguousarray(bits.reshape(-1, 2, PANEL).swapaxes(1, 2))  # the lower half of a word comes first
