@@ -33,6 +33,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace {
 
 // --- vectors -----------------------------------------------------------------------------------------
@@ -67,7 +71,7 @@ inline vf as_float(vu bits) {
     return v;
 }
 
-// A vector each of columns k and k + 1 of a panel.
+// Vector v of columns k and k + 1 of a panel; k is even.
 inline void load_columns(const float* panel, int k, int v, vf& even, vf& odd) {
     even = load(panel + k * PANEL + v * W);
     odd = load(panel + (k + 1) * PANEL + v * W);
@@ -137,6 +141,39 @@ inline vf gelu(vf x) {
 
 inline vf sigmoid(vf x) { return 1.0f / (exponential(-x) + 1.0f); }
 
+// --- memory ------------------------------------------------------------------------------------------
+
+struct Free {
+    void operator()(void* p) const { std::free(p); }
+};
+
+template <typename T>
+using Array = std::unique_ptr<T[], Free>;
+using Buffer = Array<float>;
+
+// n zeros from a cache line on. Large ones lie in large pages where the system has them: a step walks megabytes of
+// weights, and their 4 KiB pages would be more than a processor remembers.
+template <typename T = float>
+Array<T> zeros(int64_t n) {
+    constexpr size_t LARGE = size_t(2) << 20;
+    size_t bytes = std::max<size_t>(size_t(n) * sizeof(T), 64), alignment = bytes >= LARGE ? LARGE : 64;
+    bytes = (bytes + alignment - 1) / alignment * alignment;
+    void* p = std::aligned_alloc(alignment, bytes);
+    if (!p) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+    if (alignment == LARGE) madvise(p, bytes, MADV_HUGEPAGE);
+#endif
+    std::memset(p, 0, bytes);
+    return Array<T>(static_cast<T*>(p));
+}
+
+template <typename T>
+Array<T> copied(const T* from, int64_t n) {
+    Array<T> to = zeros<T>(n);
+    std::copy_n(from, n, to.get());
+    return to;
+}
+
 // --- the model ---------------------------------------------------------------------------------------
 
 // Elements of a matrix.
@@ -178,13 +215,17 @@ template <typename T>
 struct Model {
     int vocab, N, period = 1;
     bool glu;
+    Array<float> everything_else;
+    Array<T> matrices;
     const float *embedding, *norm_weight, *norm_bias;
     std::vector<Tier<T>> tiers;
     Dense<T> head;
     int64_t working = 0, shared = 0;  // floats of a stream's state, here and in the shared layout
     int widest = 0;                   // of all buffers
 
-    Model(const int32_t* d, const float* rest, const T* dense) {
+    Model(const int32_t* d, const float* rest, int64_t rest_count, const T* dense, int64_t dense_count)
+        : everything_else(copied(rest, rest_count)), matrices(copied(dense, dense_count)) {
+        rest = everything_else.get(), dense = matrices.get();
         const auto take = [&](int64_t n) {
             const float* p = rest;
             rest += n;
@@ -444,45 +485,31 @@ struct Sampler {
 
 // --- a team of threads -------------------------------------------------------------------------------
 
+// Each of the team counts its arrivals on a cache line of its own and watches the others': one transfer between cores.
 class Barrier {
   public:
-    explicit Barrier(int size) : size(size) {}
+    explicit Barrier(int size) : size(size), arrivals(new Arrivals[size]) {}
 
-    void wait() {
-        if (size == 1) return;
-        const unsigned now = generation.load(std::memory_order_relaxed);
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
-            arrived.store(0, std::memory_order_relaxed);
-            generation.store(now + 1, std::memory_order_release);
-            return;
-        }
-        // Layers take microseconds. Whoever waits longer has lost its partner's core, and gives way.
-        for (int spins = 0; generation.load(std::memory_order_acquire) == now; ++spins) {
-            if (spins > 500) std::this_thread::yield();
+    void wait(int rank) {
+        const unsigned mine = arrivals[rank].count.load(std::memory_order_relaxed) + 1;
+        arrivals[rank].count.store(mine, std::memory_order_release);
+        for (int other = 0; other < size; ++other)
+            // Layers take microseconds. Whoever waits longer has lost its partner's core, and gives way.
+            for (int spins = 0; int(arrivals[other].count.load(std::memory_order_acquire) - mine) < 0; ++spins) {
+                if (spins > 2000) std::this_thread::yield();
 #if defined(__x86_64__) || defined(__i386__)
-            else __builtin_ia32_pause();
+                else if (spins > 100) __builtin_ia32_pause();
 #endif
-        }
+            }
     }
 
   private:
+    struct alignas(128) Arrivals {
+        std::atomic<unsigned> count{0};
+    };
     const int size;
-    std::atomic<int> arrived{0};
-    std::atomic<unsigned> generation{0};
+    std::unique_ptr<Arrivals[]> arrivals;
 };
-
-struct Free {
-    void operator()(float* p) const { std::free(p); }
-};
-using Buffer = std::unique_ptr<float[], Free>;
-
-Buffer zeros(int64_t n) {
-    const size_t bytes = (size_t(n) * sizeof(float) + 63) / 64 * 64;
-    float* p = static_cast<float*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64)));
-    if (!p) throw std::bad_alloc();
-    std::memset(p, 0, bytes);
-    return Buffer(p);
-}
 
 // What is asked of a run, for all streams.
 struct Job {
@@ -529,10 +556,10 @@ class Group {
             for (int s = 0; s < S; ++s) layer_norm(s, mine.own + int64_t(s) * top.Hp);
             const auto [head_begin, head_end] = share(model.head.panels, rank);
             multiply(model.head, head_begin, head_end, S, mine.own, top.Hp, logits.get(), padded(model.vocab));
-            barrier.wait();
+            barrier.wait(rank);
             if (rank == 0)
                 for (int s = 0; s < S; ++s) draw(s, step);
-            barrier.wait();
+            barrier.wait(rank);
             if (broken.load(std::memory_order_relaxed)) return step;
         }
         return job.steps;
@@ -575,7 +602,7 @@ class Group {
             }
             std::copy_n(input, count, &u[i][s * t.Hp + from]);
         }
-        barrier.wait();
+        barrier.wait(mine.rank);
         if (t.pool && held == t.pool - 1) below(i, position / t.pool, mine);
         for (const auto& block : t.blocks) {
             if (block.kind == FEED_FORWARD)
@@ -628,7 +655,7 @@ class Group {
                 store(&between[int64_t(s) * Hp + h], gelu(y + load(block.skip + h) * input));
             }
         }
-        barrier.wait();
+        barrier.wait(mine.rank);
         multiply(block.first, begin, end, S, between.get(), Hp, mine.own, Hp);
         if (model.glu) multiply(block.gate, begin, end, S, between.get(), Hp, mine.more, Hp);
         for (int s = 0; s < S; ++s)
@@ -638,7 +665,7 @@ class Group {
                 if (model.glu) y *= sigmoid(load(mine.more + at));
                 store(&u[i][at], load(&u[i][at]) + y);
             }
-        barrier.wait();
+        barrier.wait(mine.rank);
     }
 
     void feed_forward(int i, const Block<T>& block, Mine& mine) {
@@ -652,7 +679,7 @@ class Group {
                 float* value = &between[int64_t(s) * hidden + h];
                 store(value, gelu(load(value)));
             }
-        barrier.wait();
+        barrier.wait(mine.rank);
         const auto [out_begin, out_end] = share(Hp / PANEL, mine.rank);
         multiply(block.second, out_begin, out_end, S, between.get(), hidden, mine.more, Hp);
         for (int s = 0; s < S; ++s)
@@ -660,7 +687,7 @@ class Group {
                 const int64_t at = int64_t(s) * Hp + h;
                 store(&u[i][at], load(&u[i][at]) + load(mine.more + at));
             }
-        barrier.wait();
+        barrier.wait(mine.rank);
     }
 
     void layer_norm(int s, float* out) const {
@@ -778,14 +805,17 @@ extern "C" {
 
 int sashimi_lanes() { return W; }
 
-// The arrays must outlive the player. Returns null when memory runs out.
-void* sashimi_player(const int32_t* description, const float* rest, const void* dense, int half) {
+// Returns null when memory runs out. dense_count: of floats, or of pairs.
+void* sashimi_player(const int32_t* description, const float* rest, int64_t rest_count, const void* dense,
+                     int64_t dense_count, int half) {
     try {
         auto player = std::make_unique<Player>();
         if (half)
-            player->half = std::make_unique<Model<Pair>>(description, rest, static_cast<const Pair*>(dense));
+            player->half = std::make_unique<Model<Pair>>(description, rest, rest_count,
+                                                         static_cast<const Pair*>(dense), dense_count);
         else
-            player->full = std::make_unique<Model<float>>(description, rest, static_cast<const float*>(dense));
+            player->full = std::make_unique<Model<float>>(description, rest, rest_count,
+                                                          static_cast<const float*>(dense), dense_count);
         return player.release();
     } catch (const std::bad_alloc&) {
         return nullptr;

@@ -36,10 +36,12 @@ class NativeEngine(Engine):
         description, rest, dense = packed(model, self.library.sashimi_lanes())
         if half:
             dense = bfloat16_pairs(dense)
-        self.arrays = description, rest, dense  # the player reads them where they are
         self.library.sashimi_player.restype = ctypes.c_void_p
         self.library.sashimi_run.restype = ctypes.c_int64
-        player = self.library.sashimi_player(*map(_pointer, self.arrays), ctypes.c_int(half))
+        player = self.library.sashimi_player(
+            _pointer(description), _pointer(rest), ctypes.c_int64(rest.size), _pointer(dense),
+            ctypes.c_int64(dense.size // 2 if half else dense.size), ctypes.c_int(half),
+        )  # fmt: skip
         if not player:
             raise MemoryError("there is no memory for the model")
         self.player = ctypes.c_void_p(player)
