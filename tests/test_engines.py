@@ -74,7 +74,8 @@ def test_prefill_is_stepping(make: Make, kind: str, length: int) -> None:
     with torch.inference_mode():
         for token in [stepped.pending, *torch.from_numpy(given[:, :-1].astype(np.int64)).unbind(1)]:
             _, stepped = model.step(token, stepped)
-    assert torch.allclose(state.values, stepped.values, atol=1e-4 * stepped.values.abs().max().item())
+    tolerance = 0.02 if "bf16" in engine.description else 1e-4
+    assert torch.allclose(state.values, stepped.values, atol=tolerance * stepped.values.abs().max().item())
     assert state.position.tolist() == [length, length]
     assert state.pending is not None
     assert state.pending.tolist() == given[:, -1].tolist()

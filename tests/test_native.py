@@ -147,6 +147,27 @@ def test_a_clip_depends_on_no_batch_and_no_threads(kind: str) -> None:
                     assert torch.equal(some[2].values, after.values[chosen])
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_hearing_is_stepping_bit_for_bit(kind: str, shape: dict[str, object]) -> None:
+    """What was played is heard again, whole and in parts, and gives the same state and log-probabilities."""
+    model = shaped(shape, kind)
+    for half in (False, True):
+        engine = NativeEngine(model, half=half, threads=2)
+        played, logp, after = engine.run(engine.start(2), 600, SamplingConfig(), [(0, 0), (0, 1)])
+        whole = engine.prefill(played, engine.start(2))
+        heard_logp, scored = engine.score(engine.start(2), played)
+        state, done = engine.start(2), 0
+        for n in (1, 2, 16, 5, 300, 276):
+            state, done = engine.prefill(played[:, done : done + n], state), done + n
+        for other in (whole, scored, state):
+            assert torch.equal(other.values, after.values)
+            assert torch.equal(other.position, after.position)
+            assert other.pending is not None
+            assert after.pending is not None
+            assert torch.equal(other.pending, after.pending)
+        assert np.array_equal(heard_logp, logp)
+
+
 def test_bf16_rounds_to_nearest_and_only_dense_weights() -> None:
     model = shaped(SHAPES[0])
     dense = packed(model, 8)[2]

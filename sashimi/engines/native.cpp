@@ -10,7 +10,7 @@
 //   system   a, b, c, p, q and the states x of a bank of H systems with N/2 complex coordinates each are
 //            [Hp / W][N / 2][re, im][W].
 //   states   all streams of a group lie together layer by layer, in the order in which a step walks them.
-//   buffers  activations are [stream][Hp].
+//   buffers  activations are [row][Hp]; a row is one position of one stream.
 //
 // Weights come from native.py as two arrays, which the reader below walks in the model's own order: `dense` (float,
 // or pairs of bfloat16) and `rest` (float). States come and go in the model's shared layout (SaShiMi.layout).
@@ -71,20 +71,34 @@ inline vf as_float(vu bits) {
     return v;
 }
 
-// Vector v of columns k and k + 1 of a panel; k is even.
-inline void load_columns(const float* panel, int k, int v, vf& even, vf& odd) {
-    even = load(panel + k * PANEL + v * W);
-    odd = load(panel + (k + 1) * PANEL + v * W);
-}
+// One vector each of two columns that follow each other, of which the first has an even number.
+template <typename T>
+struct Columns;
 
-inline void load_columns(const Pair* panel, int k, int v, vf& even, vf& odd) {
+template <>
+struct Columns<float> {
+    const float* at;
+    Columns(const float* panel, int k, int v) : at(panel + k * PANEL + v * W) {}
+    vf even() const { return load(at); }
+    vf odd() const { return load(at + PANEL); }
+};
+
+template <>
+struct Columns<Pair> {
     vu words;
-    std::memcpy(&words, panel + k / 2 * PANEL + v * W, sizeof words);
-    even = as_float(words << 16);
-    odd = as_float(words & 0xffff0000u);
-}
+    Columns(const Pair* panel, int k, int v) { std::memcpy(&words, panel + k / 2 * PANEL + v * W, sizeof words); }
+    vf even() const { return as_float(words << 16); }
+    vf odd() const { return as_float(words & 0xffff0000u); }
+};
 
 inline void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
+
+// Compilers read a vector from memory again for every use of it, if they may: a value that may have changed is kept.
+inline void keep([[maybe_unused]] vf& v) {
+#if defined(__x86_64__) && !defined(LANES)
+    asm("" : "+x"(v));
+#endif
+}
 
 inline vf all(float x) { return vf{} + x; }
 
@@ -283,52 +297,71 @@ struct Model {
 
 // --- products ----------------------------------------------------------------------------------------
 
-// NP panels of y = A x + bias for NS streams, kept in registers.
+// NP panels of y = A x + bias for NS rows, kept in registers.
 template <int NP, int NS, typename T>
 inline void tile(const T* weight, const float* bias, int K, const float* x, int64_t stride, float* y,
                  int64_t ystride) {
+    const int64_t size = elements<T>(PANEL, K);
     vf acc[NP][VECTORS][NS];
     for (int p = 0; p < NP; ++p)
         for (int v = 0; v < VECTORS; ++v)
             for (int s = 0; s < NS; ++s) acc[p][v][s] = load(bias + p * PANEL + v * W);
-    const int64_t size = elements<T>(PANEL, K);
-    for (int k = 0; k < K; k += 2)
+    for (int k = 0; k < K; k += 2) {
+        // Weights into registers, then one input after the other: the other way round inputs would fill them.
+        vf even[NP][VECTORS], odd[NP][VECTORS];
         for (int p = 0; p < NP; ++p)
             for (int v = 0; v < VECTORS; ++v) {
-                vf even, odd;
-                load_columns(weight + p * size, k, v, even, odd);
-                for (int s = 0; s < NS; ++s) acc[p][v][s] += even * x[s * stride + k];
-                for (int s = 0; s < NS; ++s) acc[p][v][s] += odd * x[s * stride + k + 1];
+                const Columns<T> columns(weight + p * size, k, v);
+                even[p][v] = columns.even(), odd[p][v] = columns.odd();
+                if (NS > 1) keep(even[p][v]), keep(odd[p][v]);
             }
+        for (int s = 0; s < NS; ++s)
+            for (int p = 0; p < NP; ++p)
+                for (int v = 0; v < VECTORS; ++v) acc[p][v][s] += even[p][v] * x[s * stride + k];
+        for (int s = 0; s < NS; ++s)
+            for (int p = 0; p < NP; ++p)
+                for (int v = 0; v < VECTORS; ++v) acc[p][v][s] += odd[p][v] * x[s * stride + k + 1];
+    }
     for (int p = 0; p < NP; ++p)
         for (int v = 0; v < VECTORS; ++v)
             for (int s = 0; s < NS; ++s) store(y + s * ystride + p * PANEL + v * W, acc[p][v][s]);
 }
 
-constexpr int ALONE = 8 / VECTORS;                                 // panels at a time: 8 chains hide the latency
-constexpr int PANELS = W == 16 ? 4 : W == 8 ? 2 : 1, STREAMS = W == 16 ? 6 : 3;  // a tile that fills the registers
+// Sizes of tiles: of one row, 8 chains of multiply-adds that hide each other's latency; of many, what fills the
+// registers with sums and leaves room for a weight and an input.
+constexpr int ALONE = 8 / VECTORS;
+constexpr int PANELS = W == 16 ? 4 : 1, ROWS = W == 4 ? 3 : 6;
 
-// Panels first .. last - 1 of y = A x + bias for every stream.
+// NP panels for `rows` rows.
+template <int NP, int NS, typename T>
+inline void strip(const T* weight, const float* bias, int K, int rows, const float* x, int64_t stride, float* y,
+                  int64_t ystride) {
+    for (; rows >= NS; rows -= NS, x += NS * stride, y += NS * ystride)
+        tile<NP, NS>(weight, bias, K, x, stride, y, ystride);
+    if constexpr (NS > 1)
+        if (rows) strip<NP, NS - 1>(weight, bias, K, rows, x, stride, y, ystride);
+}
+
+// Panels first .. last - 1 of y = A x + bias for every row.
 template <typename T>
-void multiply(const Dense<T>& m, int first, int last, int streams, const float* x, int64_t stride, float* y,
+void multiply(const Dense<T>& m, int first, int last, int rows, const float* x, int64_t stride, float* y,
               int64_t ystride) {
-    const auto weight = [&](int p) { return m.weight + p * elements<T>(PANEL, m.columns); };
-    int p = first;
-    if (streams == 1)
-        for (; p + ALONE <= last; p += ALONE)
-            tile<ALONE, 1>(weight(p), m.bias + p * PANEL, m.columns, x, stride, y + p * PANEL, ystride);
-    const auto column = [&](auto width) {
-        constexpr int NP = decltype(width)::value;
-        int s = 0;
-        for (; s + STREAMS <= streams; s += STREAMS)
-            tile<NP, STREAMS>(weight(p), m.bias + p * PANEL, m.columns, x + s * stride, stride,
-                              y + s * ystride + p * PANEL, ystride);
-        for (; s < streams; ++s)
-            tile<NP, 1>(weight(p), m.bias + p * PANEL, m.columns, x + s * stride, stride,
-                        y + s * ystride + p * PANEL, ystride);
+    const int K = m.columns;
+    const auto strips = [&](auto panels, auto most, int p) {
+        constexpr int NP = decltype(panels)::value, NS = decltype(most)::value;
+        for (; p + NP <= last; p += NP)
+            strip<NP, NS>(m.weight + p * elements<T>(PANEL, K), m.bias + p * PANEL, K, rows, x, stride, y + p * PANEL,
+                          ystride);
+        return p;
     };
-    for (; p + PANELS <= last; p += PANELS) column(std::integral_constant<int, PANELS>());
-    for (; p < last; ++p) column(std::integral_constant<int, 1>());
+    using One = std::integral_constant<int, 1>;
+    using Some = std::integral_constant<int, ROWS>;
+    int p = first;
+    if (rows == 1)
+        p = strips(std::integral_constant<int, ALONE>(), One(), p);
+    else
+        p = strips(std::integral_constant<int, PANELS>(), Some(), p);
+    strips(One(), Some(), p);
 }
 
 // One step of W systems: x' = Abar x + b u, returns c . x'. Abar is diag(a), less p q for low rank.
@@ -517,48 +550,55 @@ struct Job {
     const int64_t* position;  // (B): index of the token that is drawn first
     const uint64_t* keys;     // (B 2)
     Sampling sampling;
-    const uint8_t* forced;  // (B steps), or null
+    const uint8_t* forced;  // (B steps): given tokens, to be heard; null: tokens are drawn
     int32_t* pending;       // (B), in and out
     float* states;          // (B shared), in and out
-    uint8_t* tokens;        // (B steps)
-    double* logp;           // (B steps)
+    uint8_t* tokens;        // (B steps), of those that are drawn
+    double* logp;           // (B steps); null: nobody asks, which hearing may
     float* logits;          // (B steps vocab), or null
 };
 
-// A group of streams, and the buffers that its team shares.
+// A group of streams, and the buffers that its team shares. `rows` of activations lie stream by stream, and of each
+// stream position by position: one position when it plays, many when it hears given tokens. Each row is computed
+// alike, so hearing is stepping, bit for bit.
 template <typename T>
 class Group {
   public:
     Group(const Model<T>& model, const Job& job, int first, int streams, int size)
-        : model(model), job(job), first(first), S(streams), size(size), barrier(size), sampler(model.vocab) {
+        : model(model), job(job), first(first), S(streams), size(size), longest(job.forced ? int(HEARD) : 1),
+          barrier(size), sampler(model.vocab) {
         state = zeros(S * model.working);
+        const int64_t rows = int64_t(S) * longest;
+        logits = zeros((job.forced && !job.logp ? S : rows) * padded(model.vocab));
+        between = zeros(rows * model.widest);
+        for (int i = 0; i < 2 * size; ++i) own.push_back(zeros(rows * model.widest));
+        int64_t positions = longest;
         for (const auto& tier : model.tiers) {
-            x.push_back(zeros(int64_t(S) * tier.Hp));
-            u.push_back(zeros(int64_t(S) * tier.Hp));
+            x.push_back(zeros(S * positions * tier.Hp));
+            u.push_back(zeros(S * positions * tier.Hp));
+            if (!tier.pool) break;
+            pools.push_back(zeros(S * (positions + tier.pool) * tier.Hp));
+            positions = positions / tier.pool + 1;
         }
-        between = zeros(int64_t(S) * model.widest);
-        for (int i = 0; i < 2 * size; ++i) own.push_back(zeros(int64_t(S) * model.widest));
-        logits = zeros(int64_t(S) * padded(model.vocab));
         for (int s = 0; s < S; ++s) convert<true>(s, job.position[first]);
     }
 
     // The work of one of the team. Returns the number of steps whose logits were numbers.
-    int64_t play(int rank) {
-        const auto& top = model.tiers[0];
+    int64_t work(int rank) {
         Mine mine{rank, own[2 * rank].get(), own[2 * rank + 1].get()};
-        for (int64_t step = 0; step < job.steps; ++step) {
-            const int64_t position = job.position[first] + step;
-            const auto [begin, end] = share(top.Hp / PANEL, rank);
-            for (int s = 0; s < S; ++s)
-                std::copy_n(model.embedding + int64_t(job.pending[first + s]) * top.Hp + begin * PANEL,
-                            (end - begin) * PANEL, &x[0][s * top.Hp + begin * PANEL]);
-            tier(0, position, mine);
-            for (int s = 0; s < S; ++s) layer_norm(s, mine.own + int64_t(s) * top.Hp);
-            const auto [head_begin, head_end] = share(model.head.panels, rank);
-            multiply(model.head, head_begin, head_end, S, mine.own, top.Hp, logits.get(), padded(model.vocab));
-            barrier.wait(rank);
-            if (rank == 0)
-                for (int s = 0; s < S; ++s) draw(s, step);
+        for (int64_t step = 0; step < job.steps; step += longest) {
+            const int L = int(std::min<int64_t>(longest, job.steps - step));
+            embed(step, L, mine);
+            tier(0, job.position[first] + step, L, mine);
+            if (job.logp) {
+                const int Hp = model.tiers[0].Hp, V = padded(model.vocab);
+                for (int r = 0; r < S * L; ++r) layer_norm(r, mine.own + int64_t(r) * Hp);
+                const auto [begin, end] = share(model.head.panels, rank);
+                multiply(model.head, begin, end, S * L, mine.own, Hp, logits.get(), V);
+                barrier.wait(rank);
+                if (rank == 0)
+                    for (int r = 0; r < S * L; ++r) draw(r / L, step + r % L, &logits[int64_t(r) * V]);
+            }
             barrier.wait(rank);
             if (broken.load(std::memory_order_relaxed)) return step;
         }
@@ -566,10 +606,15 @@ class Group {
     }
 
     void finish() {
-        for (int s = 0; s < S; ++s) convert<false>(s, job.position[first] + job.steps);
+        for (int s = 0; s < S; ++s) {
+            convert<false>(s, job.position[first] + job.steps);
+            if (job.forced) job.pending[first + s] = job.forced[(first + s + 1) * job.steps - 1];
+        }
     }
 
   private:
+    static constexpr int HEARD = 256;  // given tokens at a time: a multiple of what pools usually need, within L2
+
     struct Mine {
         int rank;
         float *own, *more;  // buffers of one thread
@@ -587,80 +632,130 @@ class Group {
     // What a tier's pools hold of stream s, [pool][Hp]; `offset` is the tier's `gathered` or `owed`.
     float* held_by(const Tier<T>& t, int64_t offset, int s) { return &state[S * offset + int64_t(s) * t.pool * t.Hp]; }
 
-    // Tier i and those below it: reads x[i], of which each thread has written its own channels; leaves u[i].
-    void tier(int i, int64_t position, Mine& mine) {
+    // The tokens that precede those of step .. step + L - 1, to x[0]: each thread its own channels.
+    void embed(int64_t step, int L, const Mine& mine) {
+        const int Hp = model.tiers[0].Hp;
+        const auto [begin, end] = share(Hp / PANEL, mine.rank);
+        for (int r = 0; r < S * L; ++r) {
+            const int64_t stream = first + r / L, at = step + r % L;
+            const int token = job.forced && at ? job.forced[stream * job.steps + at - 1] : job.pending[stream];
+            std::copy_n(model.embedding + int64_t(token) * Hp + begin * PANEL, (end - begin) * PANEL,
+                        &x[0][int64_t(r) * Hp + begin * PANEL]);
+        }
+    }
+
+    // L positions of tier i and what the tiers below make of them: reads x[i], of which each thread has written its
+    // own channels; leaves u[i] and x[i], whose sum is the output.
+    void tier(int i, int64_t position, int L, Mine& mine) {
         const auto& t = model.tiers[i];
         const auto [begin, end] = share(t.Hp / PANEL, mine.rank);
-        const int from = begin * PANEL, count = (end - begin) * PANEL;
-        const int held = t.pool ? int(position % t.pool) : 0;
-        for (int s = 0; s < S; ++s) {
-            float* input = &x[i][s * t.Hp + from];
-            if (t.pool) {
-                std::copy_n(input, count, held_by(t, t.gathered, s) + held * t.Hp + from);
-                const float* owed = held_by(t, t.owed, s) + held * t.Hp + from;
-                for (int h = 0; h < count; ++h) input[h] += owed[h];
-            }
-            std::copy_n(input, count, &u[i][s * t.Hp + from]);
-        }
+        if (t.pool) from_below(i, position, L, mine);
+        for (int r = 0; r < S * L; ++r)
+            std::copy_n(&x[i][int64_t(r) * t.Hp + begin * PANEL], (end - begin) * PANEL,
+                        &u[i][int64_t(r) * t.Hp + begin * PANEL]);
         barrier.wait(mine.rank);
-        if (t.pool && held == t.pool - 1) below(i, position / t.pool, mine);
         for (const auto& block : t.blocks) {
             if (block.kind == FEED_FORWARD)
-                feed_forward(i, block, mine);
+                feed_forward(i, block, S * L, mine);
             else
-                s4(i, block, mine);
+                s4(i, block, L, mine);
         }
     }
 
-    // The pooled step: from what tier i has gathered to what it is owed.
-    void below(int i, int64_t position, Mine& mine) {
+    // Adds to x[i] what the tiers below contribute: one vector a position, a pooled step late. Pools that become full
+    // on the way go down; what comes up is owed to the positions after them.
+    void from_below(int i, int64_t position, int L, Mine& mine) {
         const auto& t = model.tiers[i];
-        const auto& b = model.tiers[i + 1];
-        const auto [down_begin, down_end] = share(t.down.panels, mine.rank);
-        const int width = t.pool * t.Hp;
-        multiply(t.down, down_begin, down_end, S, held_by(t, t.gathered, 0), width, x[i + 1].get(), b.Hp);
-        tier(i + 1, position, mine);
-        for (int s = 0; s < S; ++s) total(i + 1, s, mine.own + int64_t(s) * b.Hp);
-        const auto [up_begin, up_end] = share(t.up.panels, mine.rank);
-        multiply(t.up, up_begin, up_end, S, mine.own, b.Hp, held_by(t, t.owed, 0), width);
-    }
-
-    // u + x, a tier's output.
-    void total(int i, int s, float* out) const {
-        const int Hp = model.tiers[i].Hp;
-        for (int h = 0; h < Hp; h += W) store(out + h, load(&u[i][s * Hp + h]) + load(&x[i][s * Hp + h]));
-    }
-
-    void normed(int i, const Block<T>& block, float* out) const {
-        const auto& t = model.tiers[i];
-        for (int s = 0; s < S; ++s)
-            normalise(&u[i][s * t.Hp], t.real, t.H, t.Hp, block.shift, block.scale, out + int64_t(s) * t.Hp);
-    }
-
-    void s4(int i, const Block<T>& block, Mine& mine) {
-        const auto& t = model.tiers[i];
-        const int Hp = t.Hp;
+        const int Hp = t.Hp, p = t.pool, held = int(position % p), full = (held + L) / p;
         const auto [begin, end] = share(Hp / PANEL, mine.rank);
-        normed(i, block, mine.own);
+        const int from = begin * PANEL, count = (end - begin) * PANEL;
+        // One stream's gathered vectors, then its new ones: whole pools, and the beginning of the next.
+        const int64_t line = int64_t(held + L) * Hp;
+        for (int s = 0; s < S; ++s)
+            for (int l = 0; l < held + L; ++l) {
+                const float* vector =
+                    l < held ? held_by(t, t.gathered, s) + l * Hp : &x[i][(int64_t(s) * L + l - held) * Hp];
+                std::copy_n(vector + from, count, &pools[i][s * line + int64_t(l) * Hp + from]);
+            }
+        for (int s = 0; s < S; ++s)
+            for (int l = held; l < std::min(p, held + L); ++l) {
+                float* input = &x[i][(int64_t(s) * L + l - held) * Hp + from];
+                const float* owed = held_by(t, t.owed, s) + l * Hp + from;
+                for (int h = 0; h < count; ++h) input[h] += owed[h];
+            }
+        barrier.wait(mine.rank);
+        if (full) {
+            const auto& b = model.tiers[i + 1];
+            const auto [down_begin, down_end] = share(t.down.panels, mine.rank);
+            if (full == 1)
+                multiply(t.down, down_begin, down_end, S, pools[i].get(), line, x[i + 1].get(), b.Hp);
+            else
+                for (int s = 0; s < S; ++s)
+                    multiply(t.down, down_begin, down_end, full, &pools[i][s * line], int64_t(p) * Hp,
+                             &x[i + 1][int64_t(s) * full * b.Hp], b.Hp);
+            tier(i + 1, position / p, full, mine);
+            for (int r = 0; r < S * full; ++r) total(i + 1, r, mine.own + int64_t(r) * b.Hp);
+            const auto [up_begin, up_end] = share(t.up.panels, mine.rank);
+            // Pool g owes its vectors to positions (g + 1) p - held and on; the last pool's wait in the state.
+            multiply(t.up, up_begin, up_end, S * full, mine.own, b.Hp, between.get(), int64_t(p) * Hp);
+            barrier.wait(mine.rank);
+            for (int s = 0; s < S; ++s) {
+                const float* risen = &between[int64_t(s) * full * p * Hp];
+                for (int l = p - held; l < L; ++l) {
+                    float* input = &x[i][(int64_t(s) * L + l) * Hp + from];
+                    const float* owed = risen + int64_t(l - (p - held)) * Hp + from;
+                    for (int h = 0; h < count; ++h) input[h] += owed[h];
+                }
+                for (int l = 0; l < p; ++l)
+                    std::copy_n(risen + (int64_t(full - 1) * p + l) * Hp + from, count,
+                                held_by(t, t.owed, s) + l * Hp + from);
+            }
+        }
+        for (int s = 0; s < S; ++s)
+            for (int l = full ? 0 : held; l < held + L - full * p; ++l)
+                std::copy_n(&pools[i][s * line + (int64_t(full) * p + l) * Hp + from], count,
+                            held_by(t, t.gathered, s) + l * Hp + from);
+    }
+
+    // u + x of a row, a tier's output.
+    void total(int i, int row, float* out) const {
+        const int Hp = model.tiers[i].Hp;
+        const float *a = &u[i][int64_t(row) * Hp], *b = &x[i][int64_t(row) * Hp];
+        for (int h = 0; h < Hp; h += W) store(out + h, load(a + h) + load(b + h));
+    }
+
+    void normed(int i, const Block<T>& block, int rows, float* out) const {
+        const auto& t = model.tiers[i];
+        for (int r = 0; r < rows; ++r)
+            normalise(&u[i][int64_t(r) * t.Hp], t.real, t.H, t.Hp, block.shift, block.scale, out + int64_t(r) * t.Hp);
+    }
+
+    void s4(int i, const Block<T>& block, int L, Mine& mine) {
+        const int Hp = model.tiers[i].Hp, rows = S * L;
+        const auto [begin, end] = share(Hp / PANEL, mine.rank);
+        normed(i, block, rows, mine.own);
         for (int h = begin * PANEL; h < end * PANEL; h += W) {
             const int64_t at = int64_t(h) * model.N;
+            const vf skip = load(block.skip + h);
             for (int s = 0; s < S; ++s) {
-                const vf input = load(mine.own + int64_t(s) * Hp + h);
                 float* const values = systems(block, s, h);
-                const vf y = block.kind == LOW_RANK
-                                 ? advance<true>(block.a + at, block.b + at, block.c + at, block.p + at, block.q + at,
-                                                 values, input, model.N / 2)
-                                 : advance<false>(block.a + at, nullptr, block.c + at, nullptr, nullptr, values, input,
-                                                  model.N / 2);
-                store(&between[int64_t(s) * Hp + h], gelu(y + load(block.skip + h) * input));
+                for (int r = s * L; r < (s + 1) * L; ++r) {
+                    const vf input = load(mine.own + int64_t(r) * Hp + h);
+                    const vf y = block.kind == LOW_RANK
+                                     ? advance<true>(block.a + at, block.b + at, block.c + at, block.p + at,
+                                                     block.q + at, values, input, model.N / 2)
+                                     : advance<false>(block.a + at, nullptr, block.c + at, nullptr, nullptr, values,
+                                                      input, model.N / 2);
+                    store(&between[int64_t(r) * Hp + h], gelu(y + skip * input));
+                }
             }
         }
         barrier.wait(mine.rank);
-        multiply(block.first, begin, end, S, between.get(), Hp, mine.own, Hp);
-        if (model.glu) multiply(block.gate, begin, end, S, between.get(), Hp, mine.more, Hp);
-        for (int s = 0; s < S; ++s)
+        multiply(block.first, begin, end, rows, between.get(), Hp, mine.own, Hp);
+        if (model.glu) multiply(block.gate, begin, end, rows, between.get(), Hp, mine.more, Hp);
+        for (int r = 0; r < rows; ++r)
             for (int h = begin * PANEL; h < end * PANEL; h += W) {
-                const int64_t at = int64_t(s) * Hp + h;
+                const int64_t at = int64_t(r) * Hp + h;
                 vf y = load(mine.own + at);
                 if (model.glu) y *= sigmoid(load(mine.more + at));
                 store(&u[i][at], load(&u[i][at]) + y);
@@ -668,31 +763,30 @@ class Group {
         barrier.wait(mine.rank);
     }
 
-    void feed_forward(int i, const Block<T>& block, Mine& mine) {
-        const auto& t = model.tiers[i];
-        const int Hp = t.Hp, hidden = block.first.panels * PANEL;
-        normed(i, block, mine.own);
+    void feed_forward(int i, const Block<T>& block, int rows, Mine& mine) {
+        const int Hp = model.tiers[i].Hp, hidden = block.first.panels * PANEL;
+        normed(i, block, rows, mine.own);
         const auto [begin, end] = share(block.first.panels, mine.rank);
-        multiply(block.first, begin, end, S, mine.own, Hp, between.get(), hidden);
-        for (int s = 0; s < S; ++s)
+        multiply(block.first, begin, end, rows, mine.own, Hp, between.get(), hidden);
+        for (int r = 0; r < rows; ++r)
             for (int h = begin * PANEL; h < end * PANEL; h += W) {
-                float* value = &between[int64_t(s) * hidden + h];
+                float* value = &between[int64_t(r) * hidden + h];
                 store(value, gelu(load(value)));
             }
         barrier.wait(mine.rank);
         const auto [out_begin, out_end] = share(Hp / PANEL, mine.rank);
-        multiply(block.second, out_begin, out_end, S, between.get(), hidden, mine.more, Hp);
-        for (int s = 0; s < S; ++s)
+        multiply(block.second, out_begin, out_end, rows, between.get(), hidden, mine.more, Hp);
+        for (int r = 0; r < rows; ++r)
             for (int h = out_begin * PANEL; h < out_end * PANEL; h += W) {
-                const int64_t at = int64_t(s) * Hp + h;
+                const int64_t at = int64_t(r) * Hp + h;
                 store(&u[i][at], load(&u[i][at]) + load(mine.more + at));
             }
         barrier.wait(mine.rank);
     }
 
-    void layer_norm(int s, float* out) const {
+    void layer_norm(int row, float* out) const {
         const auto& t = model.tiers[0];
-        total(0, s, out);
+        total(0, row, out);
         vf values{}, squares{};
         for (int h = 0; h < t.Hp; h += W) values += load(out + h);
         const float mean = sum(values) / t.H;
@@ -705,18 +799,20 @@ class Group {
             store(out + h, (load(out + h) - mean) * factor * load(model.norm_weight + h) + load(model.norm_bias + h));
     }
 
-    void draw(int s, int64_t step) {
+    void draw(int s, int64_t step, const float* values) {
         const int stream = first + s;
         const int64_t at = stream * job.steps + step;
-        const float* values = &logits[int64_t(s) * padded(model.vocab)];
         if (job.logits) std::copy_n(values, model.vocab, job.logits + at * model.vocab);
-        const uint64_t counter = uint64_t(job.position[stream] + step) + 1;  // NumPy counts up before it computes
-        const double uniform = double(philox(counter, job.keys[2 * stream], job.keys[2 * stream + 1]) >> 11) * 0x1p-53;
-        double logp;
+        double logp, uniform = 0;
+        if (!job.forced) {
+            const uint64_t counter = uint64_t(job.position[stream] + step) + 1;  // NumPy counts up before it computes
+            uniform = double(philox(counter, job.keys[2 * stream], job.keys[2 * stream + 1]) >> 11) * 0x1p-53;
+        }
         const int token = sampler.draw(values, job.sampling, uniform, job.forced ? job.forced[at] : -1, logp);
         if (!std::isfinite(logp)) broken.store(true, std::memory_order_relaxed);
-        job.tokens[at] = uint8_t(token);
         job.logp[at] = logp;
+        if (job.forced) return;
+        job.tokens[at] = uint8_t(token);
         job.pending[stream] = token;
     }
 
@@ -756,40 +852,54 @@ class Group {
     const Model<T>& model;
     const Job& job;
     const int first, S, size;
+    const int longest;  // positions at a time
     Barrier barrier;
     Sampler sampler;
     std::atomic<bool> broken{false};
     Buffer state, between, logits;
-    std::vector<Buffer> x, u, own;
+    std::vector<Buffer> x, u, pools, own;
 };
 
-template <typename T>
-int64_t run(const Model<T>& model, const Job& job, int streams, int threads) {
-    const int teams = streams >= threads ? threads : 1, size = threads / teams;
-    std::vector<std::unique_ptr<Group<T>>> groups;
-    for (int g = 0; g < teams; ++g) {
-        const int begin = streams * g / teams, end = streams * (g + 1) / teams;
-        groups.push_back(std::make_unique<Group<T>>(model, job, begin, end - begin, size));
-    }
-    std::vector<int64_t> done(threads, job.steps);
+// One thread for each of `threads`; thread t calls work(t). Returns false if the system starts no more threads.
+template <typename F>
+bool together(int threads, const F& work) {
     // Nobody begins before all are there: a team that lacks one would wait for ever.
     std::atomic<int> go{0};
-    const auto work = [&](int thread) {
+    const auto wait = [&](int thread) {
         while (!go.load(std::memory_order_acquire)) std::this_thread::yield();
-        if (go.load() > 0) done[thread] = groups[thread / size]->play(thread % size);
+        if (go.load() > 0) work(thread);
     };
     std::vector<std::thread> others;
     try {
-        for (int thread = 1; thread < teams * size; ++thread) others.emplace_back(work, thread);
+        for (int thread = 1; thread < threads; ++thread) others.emplace_back(wait, thread);
         go.store(1, std::memory_order_release);
     } catch (const std::system_error&) {
         go.store(-1, std::memory_order_release);
     }
-    work(0);
+    wait(0);
     for (auto& other : others) other.join();
-    if (go.load() < 0) return -2;
-    for (auto& group : groups) group->finish();
-    return *std::min_element(done.begin(), done.end());
+    return go.load() > 0;
+}
+
+template <typename T>
+int64_t run(const Model<T>& model, const Job& job, int streams, int threads) {
+    // Given tokens are heard a stream at a time, by all threads; streams that play share out the threads.
+    const int rounds = job.forced ? streams : 1, here = streams / rounds;
+    const int teams = here >= threads ? threads : 1, size = threads / teams;
+    int64_t least = job.steps;
+    for (int round = 0; round < rounds; ++round) {
+        std::vector<std::unique_ptr<Group<T>>> groups;
+        for (int g = 0; g < teams; ++g) {
+            const int begin = here * g / teams, end = here * (g + 1) / teams;
+            groups.push_back(std::make_unique<Group<T>>(model, job, round + begin, end - begin, size));
+        }
+        std::vector<int64_t> done(teams * size);
+        const auto work = [&](int thread) { done[thread] = groups[thread / size]->work(thread % size); };
+        if (!together(teams * size, work)) return -2;
+        for (auto& group : groups) group->finish();
+        least = std::min(least, *std::min_element(done.begin(), done.end()));
+    }
+    return least;
 }
 
 struct Player {
@@ -824,13 +934,14 @@ void* sashimi_player(const int32_t* description, const float* rest, int64_t rest
 
 void sashimi_free(void* player) { delete static_cast<Player*>(player); }
 
-// Plays `steps` tokens of every stream. Returns the steps done: fewer if logits were no numbers; -1: out of memory;
+// Plays `steps` tokens of every stream, or hears them. Returns the steps done: fewer if logits were no numbers; -1: out of memory;
 // -2: no thread could be started.
 int64_t sashimi_run(void* player, int streams, int64_t steps, int threads, const int64_t* position,
                     const uint64_t* keys, const double* sampling, const uint8_t* forced, int32_t* pending,
                     float* states, uint8_t* tokens, double* logp, float* logits) {
-    const Job job{steps, position, keys, {sampling[0], sampling[1], sampling[2], sampling[3], sampling[4]},
-                  forced, pending, states, tokens, logp, logits};
+    const double none[5] = {1, 0, 1, 0, 0};
+    const double* d = sampling ? sampling : none;
+    const Job job{steps, position, keys, {d[0], d[1], d[2], d[3], d[4]}, forced, pending, states, tokens, logp, logits};
     const auto* p = static_cast<const Player*>(player);
     try {
         return p->full ? run(*p->full, job, streams, threads) : run(*p->half, job, streams, threads);

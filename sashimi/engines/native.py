@@ -12,7 +12,6 @@ from sashimi.codec import Tokens
 from sashimi.config import SamplingConfig
 from sashimi.engines import compiler
 from sashimi.engines.base import Engine, Keys
-from sashimi.engines.prefill import prefill
 from sashimi.errors import UserError
 from sashimi.model import SaShiMi, State
 
@@ -54,51 +53,59 @@ class NativeEngine(Engine):
         return self.model.start(batch)
 
     def prefill(self, tokens: Tokens, state: State) -> State:
-        return prefill(self.model, tokens, state)
+        return self._call(state, tokens.shape[1], given=tokens) if tokens.shape[1] else state
 
     def run(
         self, state: State, n: int, sampling: SamplingConfig, keys: Keys
     ) -> tuple[Tokens, NDArray[np.float64], State]:
-        tokens, logp, _, after = self._run(state, n, sampling, np.array(keys, dtype=np.uint64), None, False)
-        return tokens, logp, after
+        tokens, logp = _room((state.batch, n), np.uint8), _room((state.batch, n), np.float64)
+        drawing = np.array([sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p, sampling.floor], np.float64)
+        return (
+            tokens,
+            logp,
+            self._call(state, n, drawing=drawing, keys=np.array(keys, np.uint64), out=tokens, logp=logp),
+        )
 
     def score(self, state: State, tokens: Tokens) -> tuple[NDArray[np.float64], State]:
-        """The log-probabilities f64(B n) of given tokens (B n), step by step, and the state after them."""
-        keys = np.zeros((len(tokens), 2), np.uint64)
-        _, logp, _, after = self._run(state, tokens.shape[1], SamplingConfig(), keys, tokens, False)
-        return logp, after
+        """The log-probabilities f64(B n) of given tokens (B n), each after those before it, and the last state."""
+        logp = _room(tokens.shape, np.float64)
+        return logp, self._call(state, tokens.shape[1], given=tokens, logp=logp)
 
     def logits(self, state: State, tokens: Tokens) -> NDArray[np.float32]:
-        """The logits f(B n V) that given tokens (B n) were predicted by, step by step."""
-        keys = np.zeros((len(tokens), 2), np.uint64)
-        return self._run(state, tokens.shape[1], SamplingConfig(), keys, tokens, True)[2]
+        """The logits f(B n V) that given tokens (B n) were predicted by."""
+        logits = _room((*tokens.shape, self.model.config.vocab), np.float32)
+        self._call(state, tokens.shape[1], given=tokens, logp=_room(tokens.shape, np.float64), logits=logits)
+        return logits
 
-    def _run(
-        self, state: State, n: int, sampling: SamplingConfig, keys: Array, forced: Tokens | None, with_logits: bool
-    ) -> tuple[Tokens, NDArray[np.float64], Array, State]:
+    def _call(
+        self,
+        state: State,
+        n: int,
+        *,
+        given: Tokens | None = None,
+        drawing: Array | None = None,
+        keys: Array | None = None,
+        out: Tokens | None = None,
+        logp: Array | None = None,
+        logits: Array | None = None,
+    ) -> State:
+        """One native call: hears n given tokens of every stream, or draws n into `out`. Returns the last state."""
         assert state.pending is not None
         self.model.unpack(state)  # raises for a state of another model
         self.model.phase(state.position)
         B = state.batch
-        try:
-            tokens, logp = np.empty((B, n), np.uint8), np.empty((B, n))
-            logits = np.empty((B, n, self.model.config.vocab) if with_logits else 0, np.float32)
-            values = state.values.detach().cpu().contiguous().numpy().astype(np.float32)
-        except MemoryError:
-            raise UserError(too_large(B)) from None
+        values = state.values.detach().cpu().contiguous().numpy().astype(np.float32)
         position = state.position.numpy().astype(np.int64)
         pending = state.pending.cpu().numpy().astype(np.int32)
-        drawing = np.array([sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p, sampling.floor], np.float64)
-        if forced is not None:
-            forced = np.ascontiguousarray(forced, np.uint8)
-        threads = self.pace.threads(B)
+        given = None if given is None else np.ascontiguousarray(given, np.uint8)
+        threads = self.threads if given is not None else self.pace.threads(B)
         began = time.perf_counter()
         done = self.library.sashimi_run(
-            self.player, ctypes.c_int(B), ctypes.c_int64(n), ctypes.c_int(threads), _pointer(position),
-            _pointer(np.ascontiguousarray(keys)), _pointer(drawing), _pointer(forced), _pointer(pending),
-            _pointer(values), _pointer(tokens), _pointer(logp), _pointer(logits if with_logits else None),
+            self.player, ctypes.c_int(B), ctypes.c_int64(n), ctypes.c_int(threads),
+            *map(_pointer, (position, keys, drawing, given, pending, values, out, logp, logits)),
         )  # fmt: skip
-        self.pace.note(B, threads, n / (time.perf_counter() - began))
+        if given is None:
+            self.pace.note(B, threads, n / (time.perf_counter() - began))
         if done == OUT_OF_MEMORY:
             raise UserError(too_large(B))
         if done == NO_THREAD:
@@ -106,8 +113,7 @@ class NativeEngine(Engine):
         if done < n:
             at = int(position[0]) + done
             raise UserError(f"the model's output at sample {at} is not a number: its weights or its state are damaged")
-        after = State(torch.from_numpy(values), state.position + n, torch.from_numpy(pending.astype(np.int64)))
-        return tokens, logp, logits, after
+        return State(torch.from_numpy(values), state.position + n, torch.from_numpy(pending.astype(np.int64)))
 
 
 class Pace:
@@ -139,6 +145,14 @@ class Pace:
 
 def too_large(batch: int) -> str:
     return f"{batch} streams at a time do not fit into memory; lower n_batch"
+
+
+def _room(shape: tuple[int, ...], kind: type) -> Array:
+    """An array to be filled. Raises UserError where there is no memory for it."""
+    try:
+        return np.empty(shape, kind)
+    except MemoryError:
+        raise UserError(too_large(shape[0])) from None
 
 
 def _pointer(array: Array | None) -> ctypes.c_void_p:

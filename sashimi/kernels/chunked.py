@@ -4,10 +4,12 @@ Inside a chunk of M samples the convolution is a Toeplitz matrix product; betwee
 is carried. The same numbers as stepping, linear in the length, for both layer kinds.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from sashimi.kernels.system import System, powers_times_columns, rows_times_powers
+from sashimi.kernels.system import DenseMap, DiagonalMap, System, powers_times_columns, rows_times_powers
 
 CHUNK = 128
 
@@ -19,37 +21,66 @@ def toeplitz(K: Tensor) -> Tensor:
     return padded.unfold(-1, M, 1)[..., 1:, :].flip(-1)
 
 
-def chunked_scan(system: System, u: Tensor, x: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """y_k = c . x_k with x_k = Abar x_{k-1} + b u_k, from x_{-1} = x.
+@dataclass(frozen=True)
+class Chunks:
+    """What a chunk of M samples does with its input and the state x before it, for H systems.
 
-    u: f(B H L) with L >= 1, x: f(B H N) -> y: f(B H L), the last state f(B H N). `chunk` is a power of two.
-    Powers are taken in the system's dtype, products with the sequence in its own.
+    outputs     f(H M M+N): y = outputs [u; x]
+    into_state  f(H N M): what the input adds to the state after the chunk
+    powers      Abar^1, Abar^2, Abar^4, ... Abar^M, in the system's dtype
     """
-    B, H, L = u.shape
-    M, dtype = min(chunk, 1 << L.bit_length() - 1), u.dtype
-    X, maps = powers_times_columns(system.map(), system.b, M)  # (H N M)
-    across = maps[-1]  # Abar^M
-    from_state = rows_times_powers(maps[0].rows(system.c[..., None, :])[..., 0, :], maps[0], M)  # c A^(m+1)
-    K = (system.c[..., None, :] @ X)[..., 0, :]
-    inside, into_state, from_state = toeplitz(K).to(dtype), X.flip(-1).to(dtype), from_state.to(dtype)
 
-    full, rest = divmod(L, M)
-    U = u[..., : full * M].reshape(B, H, full, M).permute(1, 3, 2, 0)  # (H M full B)
-    W = (into_state @ U.reshape(H, M, -1)).unflatten(-1, (full, B))
-    state = x.permute(1, 2, 0)  # (H N B)
-    starts = []
-    for k in range(full):
-        starts.append(state)
-        state = across.columns(state.to(system.a.dtype)).to(dtype) + W[:, :, k]
-    y = inside @ U.reshape(H, M, -1) + from_state @ torch.stack(starts, dim=2).flatten(2)
-    y = y.view(H, M, full, B).permute(3, 0, 2, 1).reshape(B, H, full * M)
-    if rest:
-        tail = u[..., full * M :].permute(1, 2, 0)  # (H rest B)
-        y_tail = inside[:, :rest, :rest] @ tail + from_state[:, :rest] @ state
-        y = torch.cat([y, y_tail.permute(2, 0, 1)], dim=-1)
-        wide = state.to(system.a.dtype)
-        for bit, power in enumerate(maps):
-            if rest >> bit & 1:
-                wide = power.columns(wide)
-        state = wide.to(dtype) + into_state[..., M - rest :] @ tail
-    return y, state.permute(2, 0, 1)
+    outputs: Tensor
+    into_state: Tensor
+    powers: list[DiagonalMap | DenseMap]
+
+    @property
+    def M(self) -> int:
+        return self.outputs.shape[1]
+
+    @staticmethod
+    def of(system: System, dtype: torch.dtype, chunk: int = CHUNK) -> "Chunks":
+        """chunk: a power of two. Powers are taken in the system's dtype, products with the sequence in `dtype`."""
+        X, powers = powers_times_columns(system.map(), system.b, chunk)  # (H N M)
+        from_state = rows_times_powers(powers[0].rows(system.c[..., None, :])[..., 0, :], powers[0], chunk)
+        K = (system.c[..., None, :] @ X)[..., 0, :]
+        outputs = torch.cat([toeplitz(K), from_state], dim=-1)  # c A^(m+1) for the state
+        return Chunks(outputs.to(dtype), X.flip(-1).to(dtype), powers)
+
+    def scan(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """y_k = c . x_k with x_k = Abar x_{k-1} + b u_k, from x_{-1} = x.
+
+        u: f(B H L) with L >= 1, x: f(B H N) -> y: f(B H L), the last state f(B H N).
+        """
+        B, H, L = u.shape
+        M = self.M
+        full, rest = divmod(L, M)
+        inputs = u[..., : full * M].reshape(B, H, full, M).permute(1, 3, 2, 0).reshape(H, M, full * B)
+        added = (self.into_state @ inputs).unflatten(-1, (full, B))
+        starts, state = self._carry(added, x.permute(1, 2, 0))
+        y = self.outputs @ torch.cat([inputs, starts.flatten(2)], dim=1)
+        y = y.view(H, M, full, B).permute(3, 0, 2, 1).reshape(B, H, full * M)
+        if rest:
+            tail = u[..., full * M :].permute(1, 2, 0)  # (H rest B)
+            inside, from_state = self.outputs[:, :rest, :rest], self.outputs[:, :rest, M:]
+            y = torch.cat([y, (inside @ tail + from_state @ state).permute(2, 0, 1)], dim=-1)
+            wide = state.to(self.powers[0].dtype)
+            for bit, power in enumerate(self.powers):
+                if rest >> bit & 1:
+                    wide = power.columns(wide)
+            state = wide.to(u.dtype) + self.into_state[..., M - rest :] @ tail
+        return y, state.permute(2, 0, 1)
+
+    def _carry(self, added: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """added: f(H N K B), state: f(H N B) -> the state before each chunk f(H N K B), after the last f(H N B)."""
+        across, dtype = self.powers[-1], state.dtype
+        starts = [across.carried(state.to(across.dtype))]
+        for term in added.to(across.dtype).unbind(2):
+            starts.append(across.add_product(across.carried(term), starts[-1]))
+        plain = across.plain(torch.stack(starts, dim=2)).to(dtype)
+        return plain[:, :, :-1], plain[:, :, -1]
+
+
+def chunked_scan(system: System, u: Tensor, x: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """`Chunks.scan` for one sequence: u: f(B H L), x: f(B H N) -> y: f(B H L), the last state f(B H N)."""
+    return Chunks.of(system, u.dtype, min(chunk, 1 << u.shape[-1].bit_length() - 1)).scan(u, x)

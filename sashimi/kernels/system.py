@@ -11,6 +11,7 @@ S4D is canonical: b is 1 and c carries C Bbar.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -45,6 +46,26 @@ class DiagonalMap:
     def squared(self) -> "DiagonalMap":
         return DiagonalMap(complex_multiply(self.a, self.a))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.a.dtype
+
+    def carried(self, x: Tensor) -> Tensor:
+        """Columns f(H N B) in the form that `add_product` takes: c(H N/2 B), one operation a step."""
+        return torch.complex(*x.chunk(2, dim=1))
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The inverse of `carried`, for c(H N/2 ...)."""
+        return torch.cat([x.real, x.imag], dim=1)
+
+    def add_product(self, w: Tensor, x: Tensor) -> Tensor:
+        """w + A x, in the carried form."""
+        return torch.addcmul(w, self._complex, x)
+
+    @cached_property
+    def _complex(self) -> Tensor:
+        return self.carried(self.a)
+
 
 @dataclass(frozen=True)
 class DenseMap:
@@ -62,6 +83,20 @@ class DenseMap:
 
     def squared(self) -> "DenseMap":
         return DenseMap(self.A @ self.A)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.A.dtype
+
+    def carried(self, x: Tensor) -> Tensor:
+        """As it is; see DiagonalMap."""
+        return x
+
+    plain = carried
+
+    def add_product(self, w: Tensor, x: Tensor) -> Tensor:
+        """w + A x. f(H N B)."""
+        return torch.baddbmm(w, self.A, x)
 
 
 @dataclass(frozen=True)
