@@ -18,9 +18,9 @@ demo: .venv/installed  ## the main job in some minutes: prepare a recording, tra
 	$(BIN)/python train.py experiment=demo
 	@echo "== 3 of 4: scoring it on what was held out"
 	$(BIN)/python evaluate.py experiment=demo
-	@echo "== 4 of 4: playing on for a second from the recording's held-out end, and a second by itself"
+	@echo "== 4 of 4: playing on for ten seconds from the recording's held-out end, and ten by itself"
 	$(BIN)/python generate.py experiment=demo n_samples=1 n_free=1 prompt=$(SAMPLE) prompt_start=237 \
-		l_sample=64000 plots=true
+		l_sample=208000 plots=true
 	$(ENTER)
 
 install: .venv/installed  ## make .venv and install everything into it (INSTALL="--cuda --extras dev,data,app,lyrics")

@@ -70,7 +70,7 @@ py="$venv/bin/python"
 pip() { "$py" -m pip --disable-pip-version-check "$@"; }
 
 if ! command -v "${CXX:-c++}" >/dev/null 2>&1; then
-    warn "no C++ compiler found. PyKeOps needs one for its kernels (the other backends do not).
+    warn "no C++ compiler found. The native engine, which plays in real time, and PyKeOps need one.
           Debian, Ubuntu: sudo apt install g++    Fedora: sudo dnf install gcc-c++    macOS: xcode-select --install"
 fi
 
@@ -120,5 +120,12 @@ echo "torch==$have_version" >"$constraints"
 say "installing the project with its extras [$extras]"
 pip install -q -c "$constraints" -e ".[$extras]"
 check_build
+say "compiling the native engine for this processor"
+"$py" -c '
+from sashimi.engines.compiler import BuildError, library
+try:
+    library()
+except BuildError as error:
+    print(f"warning: {error}; generate.py will play with the slow eager engine")'
 say "done: torch $have_version ($build), $("$py" --version)"
 say "enter the environment with:  source ${venv#"$PWD"/}/bin/activate"
