@@ -9,10 +9,9 @@ import statistics
 import time
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine
+from benchmarks.report import show
 from sashimi.config import LAYER_KINDS, LayerConfig
 from sashimi.kernels import BACKENDS
 from sashimi.layers import S4
@@ -34,7 +33,6 @@ def main() -> None:
     parser.add_argument("--length", type=int, nargs="+", default=[1024, 16384], metavar="L")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    console = Console()
     table = Table("kind", "length", "backend", "ms", "x preferred", title="SSM kernels, forward and backward")
     for kind in LAYER_KINDS:
         for L in arguments.length:
@@ -44,8 +42,7 @@ def main() -> None:
                 taken = seconds(S4(64, 64, LayerConfig(kind=kind, backend=backend)), L, arguments.runs)
                 preferred = preferred or taken
                 table.add_row(kind, str(L), backend, f"{taken * 1e3:.1f}", f"{taken / preferred:.1f}")
-    console.print(table)
-    console.print(machine())
+    show(table)
 
 
 if __name__ == "__main__":
