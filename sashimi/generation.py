@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sashimi import audio, data
 from sashimi.checkpoint import Metadata
@@ -20,6 +21,7 @@ SILENCE = 1e-3  # peak of a prompt in which nothing is heard: -60 dBFS
 DEFAULT_SECONDS = 10  # what is played when l_sample is not given
 BLOCK_SECONDS = 0.5  # wall-clock time between two looks at the keyboard and the progress bar
 BLOCK_MAX = 1 << 16
+UNIT = 1 << 40  # log-probabilities are added up in whole 2^-40 nats
 
 
 @dataclass(frozen=True)
@@ -142,23 +144,27 @@ def generate(
             if key not in heard:
                 heard[key] = known[key] if key in known else engine.prefill(prefix[None], engine.start(1))
         state = State.concat([heard[prefix.tobytes()] for prefix in prefixes])
-        blocks, logps, done = [], [], 0
+        blocks, sums, done = [], [0] * len(group), 0
         while done < steps and not stop():
             n = min(steps - done, BLOCK_MAX, max(16, round(rate * BLOCK_SECONDS)))
             began = time.perf_counter()
             block, block_logp, state = engine.run(state, n, sampling, [(seed, number) for number in group])
             rate = n / (time.perf_counter() - began)
             blocks.append(block)
-            logps.append(block_logp)
+            sums = [total + whole for total, whole in zip(sums, in_units(block_logp).sum(axis=1).tolist(), strict=True)]
             done += n
             report(Progress(finished, len(numbers), len(group), done, steps, rate))
         if not done:
             return
         for row, (number, prefix) in enumerate(zip(group, prefixes, strict=True)):
             tokens = np.concatenate([prefix, *(block[row] for block in blocks)])
-            # An exact sum: blocks are cut by the clock, and a likelihood must not depend on that.
-            likelihood = math.fsum(p for block in logps for p in block[row])
-            yield Clip(number, tokens, len(prefix), likelihood, done == steps)
+            yield Clip(number, tokens, len(prefix), sums[row] / UNIT, done == steps)
         if done < steps:
             return
         finished += len(group)
+
+
+def in_units(logp: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Log-probabilities as whole numbers, whose sums are exact in any order: blocks are cut by the clock, and a
+    likelihood must not depend on that."""
+    return np.rint(logp * UNIT).astype(np.int64)
