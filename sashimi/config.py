@@ -162,18 +162,19 @@ class EngineConfig:
     """What plays the model.
 
     name       native (compiled on first use; eager where that cannot be), or eager (plain torch)
-    precision  fp32, or bf16: the dense weights rounded to bfloat16, all else in fp32; native only
+    precision  fp32, or bf16: the dense weights rounded to bfloat16, all else in fp32; native only.
+               null: bf16 where the engine has it, for it is faster and costs nothing that is heard
     threads    at most; null: as many as torch uses
     """
 
     name: str = "native"
-    precision: str = "fp32"
+    precision: str | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
         _one_of("engine.name", self.name, ENGINES)
-        _one_of("engine.precision", self.precision, ("fp32", "bf16"))
-        if self.name == "eager" and self.precision != "fp32":
+        _one_of("engine.precision", self.precision, (None, "fp32", "bf16"))
+        if self.name == "eager" and self.precision == "bf16":
             raise UserError(f"engine.precision={self.precision} needs engine.name=native")
         if self.threads is not None:
             _at_least("engine.threads", self.threads, 1)

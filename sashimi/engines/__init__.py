@@ -23,7 +23,7 @@ def make_engine(config: EngineConfig, model: LoadedModel) -> Engine:
     match config.name:
         case "native":
             try:
-                return NativeEngine(model, half=config.precision == "bf16", threads=config.threads)
+                return NativeEngine(model, half=config.precision != "fp32", threads=config.threads)
             except BuildError as error:
                 log.warning("%s. Playing with the eager engine, which is about a hundred times slower", error)
                 return EagerEngine(model)
