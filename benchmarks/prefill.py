@@ -100,10 +100,12 @@ def main(given: Sequence[str] | None = None) -> list[Row]:
     parser = report.command_line("benchmarks.prefill", __doc__, repeats=3)
     lengths = report.several(report.positive(float))
     parser.add_argument("--seconds", type=lengths, default=[1, 10, 60], help="of prompts: 1,10,60")
+    names = report.several(report.one_of(ENGINES))
+    parser.add_argument("--engines", type=names, default=list(ENGINES), help="that hear them: " + ",".join(ENGINES))
     arguments = parser.parse_args(given)
 
     def measure(model: dict[str, Any]) -> list[Row]:
-        prompts = [Prompt(**model, engine=engine, seconds=s) for engine in ENGINES for s in arguments.seconds]
+        prompts = [Prompt(**model, engine=engine, seconds=s) for engine in arguments.engines for s in arguments.seconds]
         return rows(prompts, arguments.repeats)
 
     return report.run(arguments, lambda settings: child(Prompt(**settings)), measure, table)

@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import date
@@ -62,10 +62,15 @@ def positive(kind: Callable[[str], T]) -> Callable[[str], T]:
     return number
 
 
-def layer_kind(text: str) -> str:
-    if text not in LAYER_KINDS:
-        raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(LAYER_KINDS)}")
-    return text
+def one_of(choices: Collection[str]) -> Callable[[str], str]:
+    """Reads one of some names, for argparse."""
+
+    def name(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text} is not one of {', '.join(choices)}")
+        return text
+
+    return name
 
 
 def command_line(module: str, description: str | None, repeats: int) -> argparse.ArgumentParser:
@@ -75,7 +80,7 @@ def command_line(module: str, description: str | None, repeats: int) -> argparse
     )
     whole = positive(int)
     parser.add_argument("--blocks", type=several(whole), default=[2, 8], help="pairs of blocks a tier: 2,8")
-    parser.add_argument("--kinds", type=several(layer_kind), default=["s4d", "s4"], help="of S4 layers: s4d,s4")
+    parser.add_argument("--kinds", type=several(one_of(LAYER_KINDS)), default=["s4d", "s4"], help="of S4 layers: s4d,s4")
     parser.add_argument("--d-model", type=whole, default=64, help="width of the top tier: 64, as published")
     parser.add_argument("--repeats", type=whole, default=repeats, help=f"runs of each: {repeats}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save all figures")
