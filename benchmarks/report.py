@@ -80,7 +80,7 @@ def command_line(module: str, description: str | None, repeats: int) -> argparse
     )
     whole = positive(int)
     parser.add_argument("--blocks", type=several(whole), default=[2, 8], help="pairs of blocks a tier: 2,8")
-    parser.add_argument("--kinds", type=several(one_of(LAYER_KINDS)), default=["s4d", "s4"], help="of S4 layers: s4d,s4")
+    parser.add_argument("--kinds", type=several(one_of(LAYER_KINDS)), default=["s4d", "s4"], help="of layers: s4d,s4")
     parser.add_argument("--d-model", type=whole, default=64, help="width of the top tier: 64, as published")
     parser.add_argument("--repeats", type=whole, default=repeats, help=f"runs of each: {repeats}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save all figures")
