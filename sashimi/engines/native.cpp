@@ -307,13 +307,22 @@ inline void tile(const T* weight, const float* bias, int K, const float* x, int6
         for (int v = 0; v < VECTORS; ++v)
             for (int s = 0; s < NS; ++s) acc[p][v][s] = load(bias + p * PANEL + v * W);
     for (int k = 0; k < K; k += 2) {
+        if constexpr (NS == 1) {  // every weight is used once
+            for (int p = 0; p < NP; ++p)
+                for (int v = 0; v < VECTORS; ++v) {
+                    const Columns<T> columns(weight + p * size, k, v);
+                    acc[p][v][0] += columns.even() * x[k];
+                    acc[p][v][0] += columns.odd() * x[k + 1];
+                }
+            continue;
+        }
         // Weights into registers, then one input after the other: the other way round inputs would fill them.
         vf even[NP][VECTORS], odd[NP][VECTORS];
         for (int p = 0; p < NP; ++p)
             for (int v = 0; v < VECTORS; ++v) {
                 const Columns<T> columns(weight + p * size, k, v);
                 even[p][v] = columns.even(), odd[p][v] = columns.odd();
-                if (NS > 1) keep(even[p][v]), keep(odd[p][v]);
+                keep(even[p][v]), keep(odd[p][v]);
             }
         for (int s = 0; s < NS; ++s)
             for (int p = 0; p < NP; ++p)
