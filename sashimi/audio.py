@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -56,11 +57,49 @@ def read(path: Path, rate: int, start: float = 0.0, end: float | None = None) ->
 
 def write(path: Path, waveform: Waveform, rate: int) -> None:
     """16-bit WAV or FLAC by the suffix, whole or not at all. waveform: f(L) in [-1, 1]."""
-    subtype = SUBTYPES.get(path.suffix)
-    if subtype is None:
-        raise UserError(f"{path.name}: only {', '.join(SUBTYPES)} can be written")
-    with finished(path) as partial:
-        sf.write(partial, waveform, rate, subtype=subtype)
+    with finished(path) as partial, Writer(partial, rate) as file:
+        file.write(waveform)
+
+
+class Writer:
+    """A file as `write` makes it, written block by block; its name should say so until it is whole.
+
+    Raises OSError where the disk takes no more.
+    """
+
+    def __init__(self, path: Path, rate: int) -> None:
+        subtype = SUBTYPES.get(path.suffix)
+        if subtype is None:
+            raise UserError(f"{path.name}: only {', '.join(SUBTYPES)} can be written")
+        self.path = path
+        with self._named_errors():
+            self.file = sf.SoundFile(path, "w", rate, 1, subtype=subtype)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def write(self, waveform: Waveform) -> None:
+        with self._named_errors():
+            self.file.write(waveform)
+
+    def flush(self) -> None:
+        """So that what is written can be played, whatever happens next (FLAC: all but the last moments)."""
+        with self._named_errors():
+            self.file.flush()
+
+    def close(self) -> None:
+        with self._named_errors():
+            self.file.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sf.LibsndfileError as error:
+            raise OSError(f"cannot write {self.path} ({error.error_string}): is the disk full?") from error
 
 
 def _open(path: Path, start: float, end: float | None) -> tuple[int, Iterator[Waveform]]:

@@ -22,7 +22,7 @@ from sashimi.codec import Codec
 from sashimi.config import EngineConfig, SamplingConfig
 from sashimi.engines import make_engine
 from sashimi.files import finished
-from sashimi.generation import generate
+from sashimi.generation import bits_per_byte, generate
 from sashimi.progress import Update, bar
 
 log = logging.getLogger(__name__)
@@ -171,15 +171,18 @@ class Listener(pl.Callback):
         model.eval()
         try:
             engine = make_engine(EngineConfig(), model)
-            clips = list(generate(engine, [nothing], length, SamplingConfig(), self.seed, stop=self.stop))
+            tokens = []
+            for block in generate(engine, [nothing], length, SamplingConfig(), self.seed):
+                tokens.append(block.tokens[0])
+                if self.stop():
+                    return
         finally:
             model.train()
-        if self.stop():
-            return
-        waveform, title = codec.decode(clips[0].tokens), f"step {step}, {clips[0].bits_per_byte:.2f} bits per byte"
+        waveform = codec.decode(np.concatenate(tokens))
+        title = f"step {step}, {bits_per_byte(block.log_likelihoods[0], length):.2f} bits per byte"
         path = self.folder / f"step-{step:07}.wav"
         picture = path.with_suffix(".png")
         audio.write(path, waveform, rate)
-        plots.spectrogram(picture, waveform, rate, title)
+        plots.spectrogram(picture, [waveform], len(waveform), rate, title)
         pictures = {"spectrogram": plots.pixels(picture), "waveform": plots.waveform(waveform, rate, title)}
         loggers.show(to, step, waveform, rate, pictures)

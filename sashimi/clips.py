@@ -21,12 +21,12 @@ from rich.console import Console
 
 from sashimi import __version__, audio, checkpoint, generation
 from sashimi.checkpoint import LoadedModel, Metadata
-from sashimi.codec import Codec
+from sashimi.codec import Codec, Tokens
 from sashimi.config import GenerateConfig, SamplingConfig, build, plain
 from sashimi.engines import make_engine
 from sashimi.errors import UserError
 from sashimi.files import finished
-from sashimi.generation import Clip, Progress
+from sashimi.generation import Block
 from sashimi.kernels import resolve_backend
 from sashimi.progress import bar, stop_on_interrupt
 
@@ -34,6 +34,7 @@ METADATA, TABLE = "metadata.json", "samples.csv"
 # Settings that change where and how clips are written, not what they are.
 OUTPUT_SETTINGS = {"save_dir", "overwrite", "plots", "again", "n_batch", "runs_dir"}
 CHECKPOINT_SETTINGS = {"model", "codec"}  # a checkpoint's own win
+FLUSH_SECONDS = 10  # what an interrupted machine may lose of a clip
 MIDDLE = (0.40, 0.05)  # shares of lowest and highest likelihood that keep=middle drops, as published
 
 
@@ -74,17 +75,21 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
     console.print(f"playing     {len(numbers)} x {seconds:.2f} s{after}{free}, seed {config.seed}")
     console.print(f"engine      {engine.description}")
     console.print(f"into        {folder.path}")
-    with bar(console, "playing") as update, stop_on_interrupt() as stop:
-        for clip in generation.generate(
-            engine, beginnings, length, config.sampling, config.seed,
-            n_reps=config.n_reps, numbers=numbers, n_batch=config.n_batch, stop=stop,
-            report=lambda p: update(*summary(p, codec.config.rate)),
-        ):  # fmt: skip
-            folder.add(clip)
-    if folder.count < len(numbers) or not folder.complete:
+    blocks = generation.generate(
+        engine, beginnings, length, config.sampling, config.seed,
+        n_reps=config.n_reps, numbers=numbers, n_batch=config.n_batch,
+    )  # fmt: skip
+    try:
+        with bar(console, "playing") as update, stop_on_interrupt() as stop:
+            for block in blocks:
+                folder.add(block)
+                update(*summary(block, folder.whole, len(numbers), codec.config.rate))
+                if stop() and folder.whole < len(numbers):
+                    raise KeyboardInterrupt
+    except BaseException:
         folder.finish(keep="all")
         console.print(f"stopped     {folder.count} clips in {folder.path}, unfinished ones marked partial")
-        raise KeyboardInterrupt
+        raise
     dropped = folder.finish(config.keep)
     kept = f" ({dropped} dropped by keep=middle)" if dropped else ""
     console.print(f"done        {folder.count} clips{kept}, lowest likelihood first; see {folder.path / TABLE}")
@@ -104,12 +109,12 @@ def describe(model: LoadedModel) -> str:
     )
 
 
-def summary(progress: Progress, rate: int) -> tuple[float, str, float]:
-    """Progress as fraction, text and seconds left."""
-    made = progress.finished * progress.steps + progress.batch * progress.done
-    samples = progress.rate * progress.batch
-    text = f"{progress.rate:,.0f} steps/s, {samples / rate:.2g} x real time"
-    return made / (progress.clips * progress.steps), text, progress.samples_left / samples
+def summary(block: Block, whole: int, clips: int, rate: int) -> tuple[float, str, float]:
+    """Progress as fraction, text and seconds left, of so many clips of which some are whole."""
+    batch = 0 if block.last else len(block.numbers)  # under way
+    made, samples = whole * block.steps + batch * block.played, block.rate * len(block.numbers)
+    text = f"{block.rate:,.0f} steps/s, {samples / rate:.2g} x real time"
+    return made / (clips * block.steps), text, (clips * block.steps - made) / samples
 
 
 def sha256(path: Path) -> str:
@@ -153,8 +158,29 @@ def check_sources(saved: dict[str, Any], identity: dict[str, str], heard: list[s
 # --- the folder ---------------------------------------------------------------------------------------
 
 
+class Recorder:
+    """A clip on disk, growing block by block: its file is named partial until it is whole."""
+
+    def __init__(self, path: Path, codec: Codec, number: int, prompt: Tokens, with_prompt: bool) -> None:
+        self.path = path.with_stem(f"{path.stem}_partial")
+        self.codec, self.number, self.prompt, self.played, self.log_likelihood = codec, number, len(prompt), 0, 0.0
+        self.file = audio.Writer(self.path, codec.config.rate)
+        self.seam = self.prompt if with_prompt else 0  # samples in the file before the first that is played
+        self.file.write(codec.decode(prompt[: self.seam]))
+
+    def add(self, tokens: Tokens, log_likelihood: float) -> None:
+        """tokens: uint8(L), log_likelihood: of all that is played so far."""
+        self.file.write(self.codec.decode(tokens))
+        self.played, self.log_likelihood = self.played + len(tokens), log_likelihood
+
+    def close(self, whole: bool) -> None:
+        self.file.close()
+        if whole:
+            self.path = self.path.rename(self.path.with_stem(self.path.stem.removesuffix("_partial")))
+
+
 class ClipFolder:
-    """Writes each clip as it is finished, and at the end gives all their ranks by likelihood.
+    """Writes clips while they are played, and at the end gives all their ranks by likelihood.
 
     Raises UserError for a folder that holds clips of other settings, unless overwrite=true; OSError for
     one that cannot be written to.
@@ -174,6 +200,8 @@ class ClipFolder:
         self.config, self.codec, self.steps = config, Codec(played.codec), steps
         self.path = config.save_dir or Path("samples") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
         self.rows: list[dict[str, Any]] = []
+        self.recorders: list[Recorder] = []
+        self.flushed = time.monotonic()
         left_out = OUTPUT_SETTINGS | CHECKPOINT_SETTINGS
         self.metadata = {
             "settings": {k: v for k, v in plain(asdict(config)).items() if k not in left_out},
@@ -191,8 +219,8 @@ class ClipFolder:
         return len(self.rows)
 
     @property
-    def complete(self) -> bool:
-        return all(row["complete"] for row in self.rows)
+    def whole(self) -> int:
+        return sum(row["complete"] for row in self.rows)
 
     def _make_room(self) -> None:
         """An empty or matching folder, after removing what an earlier run of the same settings left."""
@@ -218,35 +246,61 @@ class ClipFolder:
             for suffix in (".wav", ".flac", ".png"):
                 (self.path / Path(clip["file"]).name).with_suffix(suffix).unlink(missing_ok=True)
 
-    def add(self, clip: Clip) -> None:
-        """Write a clip under its number."""
-        partial = "" if clip.complete else "_partial"
-        rate = self.codec.config.rate
-        name = stem(self.name, self.config, clip.prompt_length, self.steps, rate)
-        path = self.path / f"{name}_clip{clip.number:04}{partial}.{self.config.format}"
-        waveform = self.codec.decode(clip.tokens if self.config.include_prompt else clip.tokens[clip.prompt_length :])
-        audio.write(path, waveform, rate)
-        if self.config.plots:
-            from sashimi import plots
+    def add(self, block: Block) -> None:
+        """Write what was played on, in a file for each clip, and enter the clips when they are whole."""
+        if block.first:
+            self.recorders = [
+                Recorder(self._file(n, len(prompt)), self.codec, n, prompt, self.config.include_prompt)
+                for n, prompt in zip(block.numbers, block.prompts, strict=True)
+            ]
+        for recorder, *played in zip(self.recorders, block.tokens, block.log_likelihoods, strict=True):
+            recorder.add(*played)
+        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+            self.flushed = time.monotonic()
+            for recorder in self.recorders:
+                recorder.file.flush()
+        if block.last:
+            self._close(whole=True)
 
-            seam = clip.prompt_length / rate if clip.prompt_length and self.config.include_prompt else None
-            plots.spectrogram(path.with_suffix(".png"), waveform, rate, path.stem, seam)
-        sampling = {f.name: getattr(self.config, f.name) for f in fields(SamplingConfig)}
-        self.rows.append({
-            "file": path.name,
-            "clip": clip.number,
-            "seed": self.config.seed,
-            "log_likelihood": clip.log_likelihood,
-            "bits_per_byte": clip.bits_per_byte,
-            "samples": clip.played,
-            "prompt_samples": clip.prompt_length,
-            "complete": clip.complete,
-            **sampling,
-        })  # fmt: skip
-        self._write_tables()
+    def _file(self, number: int, prompt: int) -> Path:
+        name = stem(self.name, self.config, prompt, self.steps, self.codec.config.rate)
+        return self.path / f"{name}_clip{number:04}.{self.config.format}"
+
+    def _close(self, whole: bool) -> None:
+        """Enter the clips under way."""
+        recorders, self.recorders = self.recorders, []
+        for recorder in recorders:
+            recorder.close(whole)
+            if self.config.plots:
+                self._plot(recorder)
+            sampling = {f.name: getattr(self.config, f.name) for f in fields(SamplingConfig)}
+            self.rows.append({
+                "file": recorder.path.name,
+                "clip": recorder.number,
+                "seed": self.config.seed,
+                "log_likelihood": recorder.log_likelihood,
+                "bits_per_byte": generation.bits_per_byte(recorder.log_likelihood, recorder.played),
+                "samples": recorder.played,
+                "prompt_samples": recorder.prompt,
+                "complete": whole,
+                **sampling,
+            })  # fmt: skip
+            self._write_tables()
+
+    def _plot(self, recorder: Recorder) -> None:
+        from sashimi import plots
+
+        path, rate = recorder.path, self.codec.config.rate
+        seam = recorder.seam / rate if recorder.seam else None
+        length = recorder.seam + recorder.played
+        plots.spectrogram(path.with_suffix(".png"), audio.stream(path, rate), length, rate, path.stem, seam)
 
     def finish(self, keep: str) -> int:
-        """Rank by likelihood, lowest first, and name files so; drop what `keep` says. Returns how many."""
+        """Rank by likelihood, lowest first, and name files so; drop what `keep` says. Returns how many.
+
+        Clips under way stay partial.
+        """
+        self._close(whole=False)
         self.rows.sort(key=lambda row: (row["log_likelihood"], row["clip"]))
         low, high = (int(share * self.count) for share in MIDDLE) if keep == "middle" else (0, 0)
         dropped = self.rows[:low] + self.rows[self.count - high :]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,45 +25,36 @@ UNIT = 1 << 40  # log-probabilities are added up in whole 2^-40 nats
 
 
 @dataclass(frozen=True)
-class Clip:
-    """What was played, with its prompt.
+class Block:
+    """What a batch of clips played in one call of the engine.
 
-    number          of the clip among (n_samples + n_free) x n_reps; with the seed it fixes every draw
-    tokens          uint8(L), the prompt's first
-    prompt_length   tokens of the prompt
-    log_likelihood  of the played part, in nats, under the untruncated distribution at temperature 1
-    complete        False for a clip that was interrupted
+    numbers          of its clips among (n_samples + n_free) x n_reps; with the seed, a number fixes every draw
+    prompts          uint8(L) each
+    tokens           uint8(B n): the last n played
+    log_likelihoods  of all that is played so far, in nats, under the untruncated distribution at temperature 1
+    played, steps    of each clip: so far, this block included, and in all
+    rate             steps/s
     """
 
-    number: int
+    numbers: Sequence[int]
+    prompts: Sequence[Tokens]
     tokens: Tokens
-    prompt_length: int
-    log_likelihood: float
-    complete: bool
-
-    @property
-    def played(self) -> int:
-        return len(self.tokens) - self.prompt_length
-
-    @property
-    def bits_per_byte(self) -> float:
-        return -self.log_likelihood / max(self.played, 1) / math.log(2)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where generation stands: clips finished and in all; of the current batch, steps done and to do; steps/s."""
-
-    finished: int
-    clips: int
-    batch: int
-    done: int
+    log_likelihoods: Sequence[float]
+    played: int
     steps: int
     rate: float
 
     @property
-    def samples_left(self) -> int:
-        return (self.clips - self.finished) * self.steps - self.batch * self.done
+    def first(self) -> bool:
+        return self.played == self.tokens.shape[1]
+
+    @property
+    def last(self) -> bool:
+        return self.played == self.steps
+
+
+def bits_per_byte(log_likelihood: float, samples: int) -> float:
+    return -log_likelihood / max(samples, 1) / math.log(2)
 
 
 def prompts(config: GenerateConfig, metadata: Metadata, period: int) -> list[Tokens]:
@@ -121,20 +112,16 @@ def generate(
     n_reps: int = 1,
     numbers: Sequence[int] | None = None,
     n_batch: int | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Clip]:
-    """Clips in batches of n_batch, yielded as their batch is finished.
+) -> Iterator[Block]:
+    """Clips in batches of n_batch, block by block as they are played. Memory does not grow with their length.
 
     Clip `number` continues beginnings[number % len(beginnings)]; there are n_reps of each, and `numbers` says
     which of them to make (all). Beginnings have one length, l_sample tokens with what is played, or none: then
-    as much is played.  A clip depends on its number, beginning, seed and
-    settings alone. `stop` is asked after every block; once it says so, the clips under way are yielded as
-    they stand and nothing more is begun.
+    as much is played. A clip depends on its number, beginning, seed and settings alone.
     """
-    count, prompt_length = len(beginnings), max(map(len, beginnings))
+    count, steps = len(beginnings), l_sample - max(map(len, beginnings))
     numbers = range(count * n_reps) if numbers is None else numbers
-    size, rate, finished, steps = n_batch or len(numbers), 0.0, 0, l_sample - prompt_length
+    size, rate = n_batch or len(numbers), 0.0
     heard: dict[bytes, State] = {}
     for group in (numbers[i : i + size] for i in range(0, len(numbers), size)):
         prefixes = [beginnings[number % count] for number in group]
@@ -144,24 +131,15 @@ def generate(
             if key not in heard:
                 heard[key] = known[key] if key in known else engine.prefill(prefix[None], engine.start(1))
         state = State.concat([heard[prefix.tobytes()] for prefix in prefixes])
-        blocks, sums, done = [], [0] * len(group), 0
-        while done < steps and not stop():
-            n = min(steps - done, BLOCK_MAX, max(16, round(rate * BLOCK_SECONDS)))
+        keys, sums, played = [(seed, number) for number in group], [0] * len(group), 0
+        while played < steps:
+            n = min(steps - played, BLOCK_MAX, max(16, round(rate * BLOCK_SECONDS)))
             began = time.perf_counter()
-            block, block_logp, state = engine.run(state, n, sampling, [(seed, number) for number in group])
+            tokens, logp, state = engine.run(state, n, sampling, keys)
             rate = n / (time.perf_counter() - began)
-            blocks.append(block)
-            sums = [total + whole for total, whole in zip(sums, in_units(block_logp).sum(axis=1).tolist(), strict=True)]
-            done += n
-            report(Progress(finished, len(numbers), len(group), done, steps, rate))
-        if not done:
-            return
-        for row, (number, prefix) in enumerate(zip(group, prefixes, strict=True)):
-            tokens = np.concatenate([prefix, *(block[row] for block in blocks)])
-            yield Clip(number, tokens, len(prefix), sums[row] / UNIT, done == steps)
-        if done < steps:
-            return
-        finished += len(group)
+            sums = [total + whole for total, whole in zip(sums, in_units(logp).sum(axis=1).tolist(), strict=True)]
+            played += n
+            yield Block(group, prefixes, tokens, [total / UNIT for total in sums], played, steps, rate)
 
 
 def in_units(logp: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """Pictures of sound."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import librosa
@@ -13,18 +14,80 @@ from numpy.typing import NDArray
 from sashimi.audio import Waveform
 from sashimi.files import finished
 
+COLUMNS = 2000  # of a spectrogram, at most: more than its picture has
 
-def spectrogram(path: Path, waveform: Waveform, rate: int, title: str, seam: float | None = None) -> None:
-    """A PNG: waveform above, mel spectrogram below. seam: where a prompt ends, in seconds."""
-    n_fft = min(1024, 1 << max(5, len(waveform).bit_length() - 1))
-    mel = librosa.feature.melspectrogram(
-        y=waveform, sr=rate, n_fft=n_fft, hop_length=n_fft // 4, n_mels=min(96, n_fft // 8)
-    )
+
+class Overview:
+    """A recording of `length` samples, given in blocks, as COLUMNS mean mel spectra and extremes of the waveform.
+
+    mel        f32(mels columns), power
+    low, high  f32(points) of the waveform
+    """
+
+    def __init__(self, length: int, rate: int) -> None:
+        self.n_fft = n_fft = min(1024, 1 << max(5, length.bit_length() - 1))
+        self.hop, self.n_mels, self.rate = n_fft // 4, min(96, n_fft // 8), rate
+        self.frames = length // self.hop + 1
+        columns = min(COLUMNS, self.frames)
+        self.mel, self.counts = np.zeros((self.n_mels, columns), np.float32), np.zeros(columns, np.int64)
+        self.held = np.zeros(n_fft // 2, np.float32)  # frames are centred on multiples of the hop
+        self.frame = 0
+        self.step, self.left = -(-length // (4 * COLUMNS)), np.zeros(0, np.float32)
+        self.low: list[Waveform] = []
+        self.high: list[Waveform] = []
+
+    def add(self, block: Waveform) -> None:
+        self._hear(block)
+        self.left = np.concatenate([self.left, block])
+        whole = len(self.left) // self.step * self.step
+        self._extremes(self.left[:whole].reshape(-1, self.step))
+        self.left = self.left[whole:]
+
+    def finish(self) -> None:
+        self._hear(np.zeros(self.n_fft // 2, np.float32))
+        if len(self.left):
+            self._extremes(self.left[None])
+        self.mel /= np.maximum(self.counts, 1)
+
+    def _extremes(self, points: Waveform) -> None:
+        self.low.append(points.min(axis=1))
+        self.high.append(points.max(axis=1))
+
+    def _hear(self, block: Waveform) -> None:
+        self.held = np.concatenate([self.held, block])
+        count = max(0, (len(self.held) - self.n_fft) // self.hop + 1)
+        if not count:
+            return
+        heard = self.held[: (count - 1) * self.hop + self.n_fft]
+        power = librosa.feature.melspectrogram(
+            y=heard, sr=self.rate, n_fft=self.n_fft, hop_length=self.hop, n_mels=self.n_mels, center=False
+        )
+        columns = (self.frame + np.arange(count)) * len(self.counts) // self.frames
+        np.add.at(self.mel.T, columns, power.T)
+        np.add.at(self.counts, columns, 1)
+        self.frame += count
+        self.held = self.held[count * self.hop :]
+
+
+def spectrogram(
+    path: Path, blocks: Iterable[Waveform], length: int, rate: int, title: str, seam: float | None = None
+) -> None:
+    """A PNG: waveform above, mel spectrogram below. Memory does not grow with the recording.
+
+    blocks: f(L) one after another, `length` samples in all; seam: where a prompt ends, in seconds.
+    """
+    overview = Overview(length, rate)
+    for block in blocks:
+        overview.add(block)
+    overview.finish()
+    mel = overview.mel
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(10, 5), sharex=True, height_ratios=(1, 3), layout="constrained"
     )
-    seconds = len(waveform) / rate
-    above.plot(np.arange(len(waveform)) / rate, waveform, linewidth=0.4, color="tab:blue")
+    seconds = length / rate
+    extremes = np.stack([np.concatenate(overview.low), np.concatenate(overview.high)], axis=1)
+    at = np.repeat(np.arange(len(extremes)) * overview.step / rate, 2)
+    above.plot(at, extremes.ravel(), linewidth=0.4, color="tab:blue")
     above.set(ylim=(-1, 1), yticks=(-1, 0, 1), ylabel="amplitude", title=title)
     image = below.imshow(
         librosa.power_to_db(mel, ref=1.0), origin="lower", aspect="auto", cmap="magma", vmin=-60, vmax=30,

@@ -1,5 +1,7 @@
 """Sound files in and out."""
 
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -103,11 +105,11 @@ def test_written_files_are_16_bit_and_whole(tmp_path: Path, suffix: str) -> None
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(path: Path, *rest: object, **options: object) -> None:
-        path.write_bytes(b"half")
+    def fails(writer: audio.Writer, waveform: audio.Waveform) -> None:
+        writer.path.write_bytes(b"half")
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr(sf, "write", fails)
+    monkeypatch.setattr(audio.Writer, "write", fails)
     with pytest.raises(RuntimeError):
         audio.write(tmp_path / "out.wav", np.zeros(10, np.float32), 16000)
     assert not list(tmp_path.iterdir())
@@ -130,3 +132,22 @@ def test_what_is_not_a_recording(tmp_path: Path) -> None:
             container.mux(packet)
     with pytest.raises(AudioError, match="no sound in it"):
         audio.read(tmp_path / "silent.mkv", 16000)
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """In a process of its own, whose files may not grow."""
+    code = """
+import resource, signal, sys
+import numpy as np
+from pathlib import Path
+from sashimi import audio
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    audio.write(Path(sys.argv[1]), np.zeros(200_000, np.float32), 16000)
+except OSError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "out.wav"], capture_output=True, text=True)
+    assert f"cannot write {tmp_path / 'out.wav'}" in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())

@@ -2,7 +2,9 @@
 
 import csv
 import json
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -139,21 +141,14 @@ def test_keep_middle(saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_stopping_keeps_what_there_is(saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the second batch: the first is whole, the second marked partial, the tables agree."""
-    import os
-    import signal
-
     monkeypatch.setattr(generation, "BLOCK_MAX", 16)
-    calls, run = 0, generation.generate
+    run = generation.generate
 
-    def interrupted(*arguments: object, report: Callable[[object], None], **options: object) -> object:
-        def reporting(progress: object) -> None:
-            nonlocal calls
-            calls += 1
-            if calls == 5:
+    def interrupted(*arguments: object, **options: object) -> Iterator[generation.Block]:
+        for i, block in enumerate(run(*arguments, **options)):  # type: ignore[arg-type]
+            if i == 4:
                 os.kill(os.getpid(), signal.SIGINT)
-            report(progress)
-
-        return run(*arguments, report=reporting, **options)  # type: ignore[arg-type]
+            yield block
 
     monkeypatch.setattr(generation, "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -165,6 +160,43 @@ def test_stopping_keeps_what_there_is(saved_model: Path, tmp_path: Path, monkeyp
         assert ("partial" in row["file"]) == (clip >= 2)
         assert sf.info(tmp_path / "out" / row["file"]).frames == int(row["samples"]) == (48 if clip < 2 else 32)
     assert len(sounds(tmp_path / "out")) == 4
+
+
+def test_what_was_played_before_an_error_stays(
+    saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "BLOCK_MAX", 16)
+    run = generation.generate
+
+    def failing(*arguments: object, **options: object) -> Iterator[generation.Block]:
+        for i, block in enumerate(run(*arguments, **options)):  # type: ignore[arg-type]
+            if i == 2:
+                raise ValueError("its weights are damaged")
+            yield block
+
+    monkeypatch.setattr(generation, "generate", failing)
+    with pytest.raises(ValueError, match="weights are damaged"):
+        generate_files(settings(saved_model, tmp_path / "out"))
+    assert [(row["complete"], row["samples"]) for row in table(tmp_path / "out")] == [("False", "32")] * 3
+    assert all("_partial" in name for name in sounds(tmp_path / "out"))
+
+
+def test_clips_are_on_disk_while_they_are_played(
+    saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a name that says partial, and readable."""
+    monkeypatch.setattr(generation, "BLOCK_MAX", 16)
+    monkeypatch.setattr("sashimi.clips.FLUSH_SECONDS", 0)
+    run, seen = generation.generate, []
+
+    def watched(*arguments: object, **options: object) -> Iterator[generation.Block]:
+        for block in run(*arguments, **options):  # type: ignore[arg-type]
+            yield block
+            seen.append({path.name.split("_")[-1]: sf.info(path).frames for path in (tmp_path / "out").glob("*.wav")})
+
+    monkeypatch.setattr(generation, "generate", watched)
+    generate_files(settings(saved_model, tmp_path / "out", n_samples=1))
+    assert seen == [{"partial.wav": 16}, {"partial.wav": 32}, {"clip0000.wav": 48}]
 
 
 def test_a_folder_of_other_settings_is_not_overwritten(saved_model: Path, tmp_path: Path) -> None:

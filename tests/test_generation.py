@@ -1,7 +1,7 @@
 """Prompts and clips."""
 
 from collections.abc import Callable
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,27 @@ from sashimi import audio
 from sashimi.codec import Codec
 from sashimi.config import CodecConfig, DataConfig, GenerateConfig, SamplingConfig
 from sashimi.engines.eager import EagerEngine
-from sashimi.generation import Clip, Progress, clip_length, generate, prompts
+from sashimi.generation import bits_per_byte, clip_length, generate, prompts
 
 NOTHING = np.zeros(0, np.uint8)
 Recording = Callable[..., Path]
 
 
+@dataclass
+class Clip:
+    tokens: np.ndarray
+    played: int
+    log_likelihood: float
+
+
 def made(beginnings: list[np.ndarray], l_sample: int = 40, **options: object) -> dict[int, Clip]:
-    clips = generate(EagerEngine(tiny_model()), beginnings, l_sample, SamplingConfig(), 5, **options)  # type: ignore[arg-type]
-    return {clip.number: clip for clip in clips}
+    clips: dict[int, Clip] = {}
+    for block in generate(EagerEngine(tiny_model()), beginnings, l_sample, SamplingConfig(), 5, **options):  # type: ignore[arg-type]
+        for row, number in enumerate(block.numbers):
+            clip = clips.setdefault(number, Clip(block.prompts[row], 0, 0.0))
+            clip.tokens = np.concatenate([clip.tokens, block.tokens[row]])
+            clip.played, clip.log_likelihood = block.played, block.log_likelihoods[row]
+    return clips
 
 
 def test_likelihoods_are_exact() -> None:
@@ -36,7 +48,7 @@ def test_likelihoods_are_exact() -> None:
     assert abs(clip.log_likelihood - logp.sum().item()) < 1e-3
     assert clip.played == 48
     assert np.array_equal(clip.tokens[:32], beginning)
-    assert abs(clip.bits_per_byte + logp.mean().item() / np.log(2)) < 1e-4
+    assert abs(bits_per_byte(clip.log_likelihood, clip.played) + logp.mean().item() / np.log(2)) < 1e-4
 
 
 def test_clips_do_not_depend_on_batches_or_companions() -> None:
@@ -68,18 +80,15 @@ def test_one_prompt_is_heard_once() -> None:
     assert calls == [(1, 16)]
 
 
-def test_progress_and_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_say_where_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sashimi.generation.BLOCK_MAX", 16)
-    seen: list[Progress] = []
-    clips = made([NOTHING] * 3, 100, n_batch=2, report=seen.append, stop=lambda: len(seen) == 9)
-    assert all(a.samples_left > b.samples_left for a, b in pairwise(seen))
-    assert seen[0].clips == 3
-    partial = [clip for clip in clips.values() if not clip.complete]
-    assert partial
-    assert all(0 < clip.played < 100 for clip in partial)
-    whole = made([NOTHING] * 3, 100)
-    assert all(np.array_equal(clip.tokens, whole[n].tokens[: clip.played]) for n, clip in clips.items())
-    assert not made([NOTHING], 100, stop=lambda: True), "nothing was played, so there is no clip"
+    blocks = list(generate(EagerEngine(tiny_model()), [NOTHING] * 3, 40, SamplingConfig(), 5, n_batch=2))
+    assert [list(block.numbers) for block in blocks] == [[0, 1]] * 3 + [[2]] * 3
+    assert [block.tokens.shape for block in blocks] == [(2, 16), (2, 16), (2, 8), (1, 16), (1, 16), (1, 8)]
+    assert [(block.first, block.last, block.played, block.steps) for block in blocks] == [
+        (True, False, 16, 40), (False, False, 32, 40), (False, True, 40, 40),
+    ] * 2  # fmt: skip
+    assert all(block.rate > 0 for block in blocks)
 
 
 # --- prompts ------------------------------------------------------------------------------------------
