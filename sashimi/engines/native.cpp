@@ -366,9 +366,10 @@ void multiply(const Dense<T>& m, int first, int last, int rows, const float* x, 
     using One = std::integral_constant<int, 1>;
     using Some = std::integral_constant<int, ROWS>;
     int p = first;
-    if (rows == 1)
+    if (rows == 1) {
         p = strips(std::integral_constant<int, ALONE>(), One(), p);
-    else
+        p = strips(std::integral_constant<int, ALONE / 2>(), One(), p);
+    } else
         p = strips(std::integral_constant<int, PANELS>(), Some(), p);
     strips(One(), Some(), p);
 }
