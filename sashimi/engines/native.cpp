@@ -316,20 +316,24 @@ inline void tile(const T* weight, const float* bias, int K, const float* x, int6
                 }
             continue;
         }
-        // Weights into registers, then one input after the other: the other way round inputs would fill them.
-        vf even[NP][VECTORS], odd[NP][VECTORS];
-        for (int p = 0; p < NP; ++p)
-            for (int v = 0; v < VECTORS; ++v) {
-                const Columns<T> columns(weight + p * size, k, v);
-                even[p][v] = columns.even(), odd[p][v] = columns.odd();
-                keep(even[p][v]), keep(odd[p][v]);
-            }
-        for (int s = 0; s < NS; ++s)
+        // A column of weights into registers, then one input after the other: two columns at a time, or all inputs,
+        // would leave no room for the sums.
+        {
+            vf w[NP][VECTORS];
             for (int p = 0; p < NP; ++p)
-                for (int v = 0; v < VECTORS; ++v) acc[p][v][s] += even[p][v] * x[s * stride + k];
-        for (int s = 0; s < NS; ++s)
+                for (int v = 0; v < VECTORS; ++v) keep(w[p][v] = Columns<T>(weight + p * size, k, v).even());
+            for (int s = 0; s < NS; ++s)
+                for (int p = 0; p < NP; ++p)
+                    for (int v = 0; v < VECTORS; ++v) acc[p][v][s] += w[p][v] * x[s * stride + k];
+        }
+        {
+            vf w[NP][VECTORS];
             for (int p = 0; p < NP; ++p)
-                for (int v = 0; v < VECTORS; ++v) acc[p][v][s] += odd[p][v] * x[s * stride + k + 1];
+                for (int v = 0; v < VECTORS; ++v) keep(w[p][v] = Columns<T>(weight + p * size, k, v).odd());
+            for (int s = 0; s < NS; ++s)
+                for (int p = 0; p < NP; ++p)
+                    for (int v = 0; v < VECTORS; ++v) acc[p][v][s] += w[p][v] * x[s * stride + k + 1];
+        }
     }
     for (int p = 0; p < NP; ++p)
         for (int v = 0; v < VECTORS; ++v)
