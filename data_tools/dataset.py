@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Chunk:
     start      seconds in the recording;   samples: at the data set's rate
     gain_db    what the recording was amplified by;   peak_dbfs, rms_dbfs: of the chunk, after that
     sha256     of the chunk's file
+    about      what is known of the recording: title, url, licence, ...; left out where nothing is
     """
 
     file: str
@@ -42,6 +43,7 @@ class Chunk:
     peak_dbfs: float
     rms_dbfs: float
     sha256: str
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def decibels(level: float) -> float:
@@ -56,7 +58,9 @@ def file_hash(path: Path) -> str:
 
 def as_lines(chunks: Iterable[Chunk]) -> str:
     """Chunks as the manifest's text."""
-    return "".join(json.dumps(asdict(chunk), ensure_ascii=False) + "\n" for chunk in chunks)
+    lines = (asdict(chunk) for chunk in chunks)
+    known = ({name: value for name, value in line.items() if name != "about" or value} for line in lines)
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in known)
 
 
 def content_hash(manifest: str) -> str:

@@ -41,6 +41,17 @@ class Ledger:
     def settings(self) -> dict[str, Any] | None:
         return json.loads(self.settings_file.read_text(encoding="utf-8")) if self.settings_file.is_file() else None
 
+    def discard(self) -> None:
+        """Of a data set that came to nothing; what others keep in the folder stays."""
+        for path in [*self._own("*.jsonl"), *self._own("measured/*"), self.settings_file, self.folder / "lock"]:
+            path.unlink(missing_ok=True)
+        for folder in (self.folder / "measured", self.folder, self.out):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+    def _own(self, pattern: str) -> list[Path]:
+        return [path for path in self.folder.glob(pattern) if path.is_file()]
+
     def keep_settings(self, settings: dict[str, Any]) -> None:
         write_text(self.settings_file, json.dumps(settings, indent=1) + "\n")
 

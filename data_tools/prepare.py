@@ -7,11 +7,11 @@ Exit status: 0 if everything was used, 1 if something had to be skipped, 2 if th
 
 import argparse
 import json
-import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -68,9 +68,27 @@ def prepare(
     licence: a note for dataset.yaml; None keeps the one that is there.
     Raises UserError (and OSError) where no data set can be made of this; one that was there then stays.
     """
-    console = console or Console(highlight=False, soft_wrap=True, markup=False)
     _check_free(out)
     sources, skipped = discover(given, out)
+    return prepare_sources(sources, skipped, out, settings, licence, console=console)
+
+
+def prepare_sources(
+    sources: list[Source],
+    skipped: dict[str, str],
+    out: Path,
+    settings: Settings,
+    licence: str | None = None,
+    about: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+    console: Console | None = None,
+) -> dict[str, str]:
+    """The same for recordings that another tool brings, of which it knows more.
+
+    sources: need their files only while their chunks are missing; skipped: what could not be brought, with reasons;
+    about: by a source's name, for the manifest.
+    """
+    console = console or Console(highlight=False, soft_wrap=True, markup=False)
+    _check_free(out)
     listed = None if settings.splits is None else _listed(settings.splits, sources)
     ledger = Ledger(out)
     with ledger.locked():
@@ -82,11 +100,10 @@ def prepare(
         if not usable:
             print_skipped(console, skipped)
             if before is None:
-                shutil.rmtree(out / FOLDER)
-                out.rmdir()
+                ledger.discard()
             raise UserError(f"none of these recordings can be used, so there is nothing to write to {out}")
         plan = _plan(settings, usable, listed)
-        done = _make(plan, usable, ledger, settings, licence, console)
+        done = _make(plan, usable, ledger, settings, licence, about, console)
     console.print(f"{out} {'is complete' if done else 'was complete and up to date: nothing to do'}")
     all_train = [s.name for s, pieces in plan.items() if {p.split for p in pieces} == {"train"}]
     print_summary(console, out, all_train if settings.split == "time" else [])
@@ -171,12 +188,16 @@ def _make(
     ledger: Ledger,
     settings: Settings,
     licence: str | None,
+    about: Mapping[str, dict[str, Any]],
     console: Console,
 ) -> bool:
     """Write what is missing, remove what is stale. False if there was nothing to do."""
     out, rate, described = ledger.out, settings.rate, {**settings.described(), "licence": licence}
     gains = {source: round(PEAK_DBFS - 20 * np.log10(usable[source].peak), 4) for source in plan}
-    keys = {s: key(s, settings.format, rate, gains[s], [(p.split, p.start, p.end) for p in plan[s]]) for s in plan}
+    keys = {
+        s: key(s, settings.format, rate, gains[s], [(p.split, p.start, p.end) for p in plan[s]], *_known(about, s))
+        for s in plan
+    }
     made = {source: ledger.chunks(source.id, keys[source]) for source in plan}
     stale = ledger.recordings() - {source.id for source in plan}
     if not stale and _is_complete(out, made, described):
@@ -197,7 +218,7 @@ def _make(
         for source in missing:
             # Its chunks are about to be written over, and no longer those of an older note.
             ledger.forget_chunks(source.id)
-            chunks = _write(source, plan[source], gains[source], settings, out, report(source.name))
+            chunks = _write(source, plan[source], gains[source], settings, out, about, report(source.name))
             ledger.keep_chunks(source.id, keys[source], chunks)
             made[source] = chunks
     chunks = [chunk for recording in made.values() for chunk in recording or ()]
@@ -216,8 +237,19 @@ def _is_complete(out: Path, made: dict[Source, list[Chunk] | None], described: d
     return same and None not in made.values() and found["content_hash"] == content_hash(as_lines(chunks))
 
 
+def _known(about: Mapping[str, dict[str, Any]], source: Source) -> list[dict[str, Any]]:
+    """What is known of a recording, if anything: for its key."""
+    return [about[source.name]] if about.get(source.name) else []
+
+
 def _write(
-    source: Source, pieces: list[Piece], gain_db: float, settings: Settings, out: Path, report: Callable[[float], None]
+    source: Source,
+    pieces: list[Piece],
+    gain_db: float,
+    settings: Settings,
+    out: Path,
+    about: Mapping[str, dict[str, Any]],
+    report: Callable[[float], None],
 ) -> list[Chunk]:
     chunks = []
     gain = np.float32(10 ** (gain_db / 20))
@@ -232,6 +264,7 @@ def _write(
                 peak_dbfs=decibels(float(np.abs(waveform).max())),
                 rms_dbfs=decibels(float(np.sqrt(np.mean(waveform.astype(np.float64) ** 2)))),
                 sha256=file_hash(out / file),
+                about=about.get(source.name, {}),
             )
         )  # fmt: skip
     if len(chunks) < len(pieces):
