@@ -496,16 +496,30 @@ struct Sampler {
 
     // Keeps of p, with sum `mass`, what the truncations leave; returns its sum.
     double truncate(const Sampling& sampling, double mass) {
-        for (int i = 0; i < vocab; ++i) order[i] = i;
-        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return p[a] > p[b]; });
-        const double largest = p[order[0]];
-        double before = 0;
-        for (int rank = 0; rank < vocab; ++rank) {
-            float& value = p[order[rank]];
-            const bool keep = before < sampling.top_p * mass && value >= sampling.floor * mass &&
-                              value >= sampling.min_p * largest && (sampling.top_k == 0 || rank < sampling.top_k);
-            before += value;
-            if (rank && !keep) value = 0;
+        // The likeliest always stays. Sorting all would take longer than a small model's step, so thresholds go first
+        // and the rest is taken from a heap, in order, only where order matters: likeliest first, then by token.
+        const int best = int(std::max_element(p.begin(), p.begin() + vocab) - p.begin());
+        const double least = std::max(sampling.floor * mass, sampling.min_p * p[best]);
+        int count = 0;
+        for (int i = 0; i < vocab; ++i)
+            if (i == best || p[i] >= least)
+                order[count++] = i;
+            else
+                p[i] = 0;
+        if (sampling.top_k > 0 || sampling.top_p < 1) {
+            const auto after = [&](int a, int b) { return p[a] != p[b] ? p[a] < p[b] : a > b; };
+            const auto begin = order.begin();
+            std::make_heap(begin, begin + count, after);
+            double before = 0;
+            int rank = 0;
+            const auto stays = [&] {
+                return !rank || (before < sampling.top_p * mass && (!sampling.top_k || rank < sampling.top_k));
+            };
+            for (; count && stays(); ++rank) {
+                std::pop_heap(begin, begin + count, after);
+                before += p[order[--count]];
+            }
+            for (int i = 0; i < count; ++i) p[order[i]] = 0;
         }
         double kept = 0;
         for (size_t i = 0; i < p.size(); i += PANEL) kept += panel_sum(&p[i]);
