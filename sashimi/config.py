@@ -189,6 +189,7 @@ class DataConfig:
     weights  of dir, then of each in also: their shares of the training windows; null: as they are long
     window   samples in a training window
     batch    windows in a training batch, on each device
+    carry_state  whether each window of a batch goes on where that of the batch before ended, with the state it left
     """
 
     dir: Path | None = None
@@ -196,10 +197,13 @@ class DataConfig:
     weights: list[float] | None = None
     window: int = 131072
     batch: int = 1
+    carry_state: bool = False
 
     def __post_init__(self) -> None:
         _at_least("data.window", self.window, 2)
         _at_least("data.batch", self.batch, 1)
+        if self.carry_state and self.also:
+            raise UserError("data.carry_state=true walks through one data set: leave out data.also")
         if self.weights is None:
             return
         given, count = f"data.weights={self.weights}".replace(" ", ""), 1 + len(self.also)

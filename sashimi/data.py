@@ -242,6 +242,54 @@ class TrainingWindows:
 
 
 @dataclass(frozen=True)
+class Lanes:
+    """Endless lanes of training windows that follow each other: each lane hears recording after recording.
+
+    An epoch of a lane is every recording once, in random order, from a random place near its beginning on, as many
+    whole windows as fit into it. A window is a function of the seed, its lane and its index alone.
+    """
+
+    store: TokenStore
+    window: int
+    seed: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Windows in an epoch."""
+        return sum(length // self.window for length in self.store.lengths)
+
+    @property
+    def shares(self) -> list[float]:
+        return [1.0]
+
+    def at(self, lane: int, index: int) -> tuple[Tokens, int | None]:
+        """The lane's window, and the token before it; None for the first of a recording."""
+        epoch, place = divmod(index, self.per_epoch)
+        recordings, firsts, starts = self._epoch(lane, epoch)
+        i = int(np.searchsorted(firsts, place, side="right")) - 1
+        begin, number = int(starts[i]), place - int(firsts[i])
+        start = begin + number * self.window
+        before = int(self.store.window(int(recordings[i]), start - 1, 1)[0]) if number else None
+        return self.store.window(int(recordings[i]), start, self.window), before
+
+    def _epoch(self, lane: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Of every recording in the lane's order: which it is, the place of its first window, and where that starts."""
+        if self._epochs.get(lane, (-1,))[0] != epoch:
+            rng = _random(self.seed, epoch, lane)
+            lengths = np.array(self.store.lengths)
+            counts = lengths // self.window
+            order = rng.permutation(np.flatnonzero(counts))
+            starts = (rng.random(len(order)) * (lengths[order] - counts[order] * self.window + 1)).astype(np.int64)
+            firsts = np.concatenate([[0], counts[order].cumsum()[:-1]])
+            self._epochs[lane] = epoch, (order, firsts, starts)
+        return self._epochs[lane][1]
+
+    @cached_property
+    def _epochs(self) -> dict[int, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
 class MixedWindows:
     """Training windows of several data sets in given shares, each a function of the seed and its index alone.
 
@@ -290,9 +338,12 @@ class MixedWindows:
 
 
 def training_windows(
-    stores: list[TokenStore], weights: list[float] | None, window: int, seed: int
-) -> TrainingWindows | MixedWindows:
-    """One data set by itself, several mixed by their weights (None: as many windows as each holds)."""
+    stores: list[TokenStore], weights: list[float] | None, window: int, seed: int, in_lanes: bool = False
+) -> TrainingWindows | MixedWindows | Lanes:
+    """One data set by itself, in lanes if so wanted, or several mixed by their weights (None: as long as each is)."""
+    if in_lanes:
+        (store,) = stores
+        return Lanes(store, window, seed)
     if len(stores) == 1:
         return TrainingWindows(stores[0], window, seed)
     # Its own seed for each, and for their order: two would otherwise draw alike.
@@ -317,9 +368,10 @@ def slot_counts(weights: list[float]) -> list[int]:
     return (counts + 1).tolist()
 
 
-def _random(seed: int, number: int) -> np.random.Generator:
+def _random(seed: int, number: int, lane: int = 0) -> np.random.Generator:
     # As a list, NumPy would round a seed of 2^63 and more to a float.
-    return np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
+    key, counter = np.array([seed, number], np.uint64), np.array([0, 0, 0, lane], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 # --- beginnings ---------------------------------------------------------------------------------------

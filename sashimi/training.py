@@ -11,13 +11,12 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
@@ -28,14 +27,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from sashimi import checkpoint, loggers
+from sashimi.batches import FRESH, Batches, LaneBatches, Windows
 from sashimi.callbacks import Keeper, Listener, MetricsFile, Ticker
 from sashimi.checkpoint import BEST, LoadedModel, Metadata
 from sashimi.clips import describe
 from sashimi.codec import Codec
 from sashimi.config import REQUIRED, OptimizerConfig, TrainConfig, build_settings, plain
-from sashimi.data import MixedWindows, TokenStore, TrainingWindows, description, open_tokens, training_windows
+from sashimi.data import Lanes, MixedWindows, TokenStore, TrainingWindows, description, open_tokens, training_windows
 from sashimi.errors import UserError
-from sashimi.evaluation import TOP, Score, entropies, heldout_bpb
+from sashimi.evaluation import TOP, Score, carries, entropies, heldout_bpb
 from sashimi.files import finished
 from sashimi.progress import bar, stop_on_interrupt
 
@@ -67,44 +67,19 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     return [{"params": parameters, **settings[name]} for name, parameters in groups.items()]
 
 
-class Batches(IterableDataset):
-    """Training batches uint8(B L) of one process, from a given batch on, without end."""
-
-    def __init__(self, windows: TrainingWindows | MixedWindows, batch: int, first: int, rank: int, world: int) -> None:
-        self.windows, self.batch, self.first, self.rank, self.world = windows, batch, first, rank, world
-
-    def __iter__(self) -> Iterator[Tensor]:
-        index = (self.first * self.world + self.rank) * self.batch
-        while True:
-            yield torch.from_numpy(np.stack([self.windows[index + i] for i in range(self.batch)]))
-            index += self.world * self.batch
-
-
-class Windows(torch.utils.data.Dataset):
-    """Validation windows uint8(L), in order, of one process; `limit` of them spread evenly over all (None: all)."""
-
-    def __init__(self, store: TokenStore, window: int, limit: int | None, rank: int, world: int) -> None:
-        places = [(r, start) for r, length in enumerate(store.lengths) for start in range(0, length, window)]
-        chosen = np.linspace(0, len(places) - 1, min(limit or len(places), len(places))).round().astype(int)
-        self.store, self.window = store, window
-        self.places = [places[i] for i in chosen][rank::world]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, i: int) -> Tensor:
-        recording, start = self.places[i]
-        return torch.from_numpy(self.store.window(recording, start, self.window))
-
-
 class Training(pl.LightningModule):
-    """A SaShiMi being trained on windows of tokens, each from nothing, after the start token."""
+    """A SaShiMi being trained on windows of tokens, each from nothing, after the start token; or in lanes.
+
+    In lanes, a window begins with the state that the one before it in its lane has left, detached: truncated
+    back-propagation through time. Where a recording begins, a lane's state does, too.
+    """
 
     def __init__(
-        self, config: TrainConfig, model: LoadedModel, windows: TrainingWindows | MixedWindows, val: TokenStore
+        self, config: TrainConfig, model: LoadedModel, windows: TrainingWindows | MixedWindows | Lanes, val: TokenStore
     ) -> None:
         super().__init__()
         self.config, self.model, self.windows = config, model, windows
+        self.carried: Tensor | None = None  # f(B S): what every lane of this process has left
         self.val, self.score, self.validated = val, Score(), -1  # the step of the last validation
 
     @property
@@ -121,10 +96,35 @@ class Training(pl.LightningModule):
         """i(B L) -> f(B L V): each token predicted from those before it."""
         return self.model(nn.functional.pad(targets[:, :-1], (1, 0), value=self.model.start_token))
 
-    def training_step(self, targets: Tensor, index: int) -> Tensor:
+    def carried_logits(self, targets: Tensor, before: Tensor) -> Tensor:
+        """The same for the next window of every lane; before: i(B), the token before it or FRESH."""
+        fresh = before == FRESH
+        state = self.model.start(len(targets))
+        if self.carried is not None:
+            values = self.carried.to(state.values).masked_fill(fresh[:, None], 0)
+            state = replace(state, values=values)
+        first = before.masked_fill(fresh, self.model.start_token)[:, None]
+        logits, state = self.model.scan(torch.cat([first, targets[:, :-1].long()], dim=1), state)
+        self.carried = state.values.detach()
+        return logits
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.carried is not None:
+            states = self.all_gather(self.carried)  # of all processes' lanes, in their order
+            assert isinstance(states, Tensor)
+            checkpoint["carried"] = states.flatten(0, -2).cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "carried" in checkpoint:
+            self.carried = checkpoint["carried"]
+
+    def training_step(self, batch: Tensor | tuple[Tensor, Tensor], index: int) -> Tensor:
         # Dropout becomes a function of the step, so that a resumed run draws what it would have drawn.
         torch.manual_seed(self.config.seed + 1_000_003 * (self.global_step * self.config.trainer.accumulate + index))
-        logits = self.logits(targets)
+        if isinstance(batch, Tensor):
+            targets, logits = batch, self.logits(batch)
+        else:
+            targets, logits = batch[0], self.carried_logits(*batch)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.long().flatten())
         if not torch.isfinite(loss):
             raise UserError(
@@ -158,8 +158,14 @@ class Training(pl.LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         first = self.global_step * self.config.trainer.accumulate
-        world = self.trainer.world_size
-        batches = Batches(self.windows, self.config.data.batch, first, self.trainer.global_rank, world)
+        world, rank, batch = self.trainer.world_size, self.trainer.global_rank, self.config.data.batch
+        batches: IterableDataset
+        if isinstance(self.windows, Lanes):
+            batches = LaneBatches(self.windows, batch, first, rank)
+            if self.carried is not None:  # of a run that is resumed: those of all processes
+                self.carried = self.carried[rank * batch : (rank + 1) * batch]
+        else:
+            batches = Batches(self.windows, batch, first, rank, world)
         return DataLoader(batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
@@ -219,6 +225,8 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     loggers.check(config.trainer.wandb)
     model = start_model(config)
     config = replace(config, model=model.config, codec=model.metadata.codec)
+    if config.data.carry_state:
+        check_carrying(model, config.data.window)
     folders = [folder, *config.data.also]
     heard = [open_tokens(each, "train", Codec(config.codec)) for each in folders]
     val = open_tokens(folder, "val", Codec(config.codec))
@@ -228,7 +236,7 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
             raise UserError(
                 f"data.window={config.data.window} is longer than every training recording of {each} ({longest:.1f} s)"
             )
-    windows = training_windows(heard, config.data.weights, config.data.window, config.seed)
+    windows = training_windows(heard, config.data.weights, config.data.window, config.seed, config.data.carry_state)
     module = Training(config, model, windows, val)
     if run is None:
         run = begin(config)
@@ -386,6 +394,16 @@ def start_model(config: TrainConfig) -> LoadedModel:
     if codec.normalize == "window" and codec.window is None:  # what the model hears, its checkpoint says
         model.metadata.codec = replace(codec, window=config.data.window)
     return model
+
+
+def check_carrying(model: LoadedModel, window: int) -> None:
+    """Raises UserError where windows do not follow each other as one signal, or not in one phase."""
+    if not carries(model):
+        raise UserError("data.carry_state=true needs codec.normalize=none: normalised windows are not one signal")
+    if window % model.period:
+        raise UserError(
+            f"data.carry_state=true: data.window={window} must be a multiple of {model.period}, what the tiers pool"
+        )
 
 
 def described(folder: Path) -> dict[str, Any]:

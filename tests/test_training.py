@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from sashimi import checkpoint
+from sashimi.batches import FRESH, Batches
 from sashimi.callbacks import Listener
 from sashimi.codec import Codec
 from sashimi.config import (
@@ -35,7 +36,7 @@ from sashimi.config import (
 from sashimi.data import TokenStore, TrainingWindows, open_tokens, training_windows
 from sashimi.errors import UserError
 from sashimi.evaluation import cold
-from sashimi.training import LAST, Batches, parameter_groups, train
+from sashimi.training import LAST, Training, parameter_groups, train
 
 
 @pytest.fixture
@@ -184,6 +185,73 @@ def test_resuming_is_going_on(folder: Path) -> None:
     for name, tensor in weights(reference).items():
         assert torch.equal(weights(resumed)[name], tensor), name
     assert any(not torch.equal(weights(whole)[name], tensor) for name, tensor in weights(reference).items())
+
+
+# --- the state goes with the windows ------------------------------------------------------------------
+
+
+def test_windows_in_a_lane_are_one_sequence() -> None:
+    """Logits as if a lane had been heard in one piece, a new recording from nothing; gradients end at the window."""
+    config = TrainConfig(model=tiny_config("s4", dropout=0.0))
+    model = tiny_model("s4")
+    module = Training(config, model, None, None)  # type: ignore[arg-type]
+    tokens = torch.randint(256, (2, 96))
+    # Lane 0: one recording of 96. Lane 1: one of 32, one of 64.
+    befores = [(FRESH, FRESH), (int(tokens[0, 31]), FRESH), (int(tokens[0, 63]), int(tokens[1, 63]))]
+    found = [
+        module.carried_logits(tokens[:, i * 32 : i * 32 + 32], torch.tensor(before)) for i, before in enumerate(befores)
+    ]
+    for lane, begin, end in ((0, 0, 96), (1, 0, 32), (1, 32, 96)):
+        logits = torch.cat(found, dim=1)[lane, begin:end]
+        inputs = torch.cat([torch.tensor([128]), tokens[lane, begin : end - 1]])
+        assert torch.allclose(logits, model(inputs[None])[0], atol=1e-4)
+    assert module.carried is not None
+    assert not module.carried.requires_grad
+
+
+def test_carrying_runs_go_on_exactly(folder: Path) -> None:
+    """Stopped at step 7 of 12; validation and clips on the way touch no lane."""
+    data = DataConfig(folder, window=1024, batch=2, carry_state=True)
+    constant = {"data": data, "scheduler": SchedulerConfig("constant")}
+    whole = train(settings(folder, **constant, runs_dir=folder.parent / "whole", trainer_val_every=12))
+    part = train(settings(folder, **constant, trainer_max_steps=7, trainer_val_every=2))
+    state = torch.load(part / LAST, weights_only=True)
+    assert state["carried"].shape[0] == 2
+    assert state["carried"].abs().max() > 0
+    assert train(settings(folder, **constant, resume=Path("auto"))) == part
+    for name, tensor in weights(whole).items():
+        assert torch.equal(weights(part)[name], tensor), name
+    cold_start = train(settings(folder, data=DataConfig(folder, window=1024, batch=2), runs_dir=folder.parent / "n"))
+    assert "carried" not in torch.load(cold_start / LAST, weights_only=True)
+
+
+def test_two_processes_carry_as_one(folder: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    runs, more = [], ["data.carry_state=true", "trainer.val_every=6", "trainer.sample_every=null"]
+    for name, batch, way in (("one", 2, []), ("two", 1, ["trainer.devices=2", "trainer.strategy=ddp"])):
+        for steps in (4, 8):  # in two pieces: what is saved are the lanes of both
+            todo = [*more, f"data.batch={batch}", f"trainer.max_steps={steps}", *way, *(["resume=auto"] * (steps > 4))]
+            done = subprocess.run(
+                command(folder, folder.parent / name, *todo), capture_output=True, text=True, env=environment
+            )
+            assert done.returncode == 0, done.stderr
+        runs += (folder.parent / name).glob("*/*")
+    for name, tensor in weights(runs[0]).items():
+        assert torch.allclose(weights(runs[1])[name], tensor, atol=2e-5), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window": 1000}, "multiple of 16"),
+        ({"also": [Path("x")]}, "leave out data.also"),
+        ({"codec": CodecConfig(normalize="window")}, "not one signal"),
+    ],
+)
+def test_what_cannot_be_carried(folder: Path, changes: dict[str, object], message: str) -> None:
+    codec = {"codec": changes.pop("codec")} if "codec" in changes else {}
+    with pytest.raises(ValueError, match=message):
+        train(settings(folder, data=DataConfig(folder, **{"window": 1024, "carry_state": True, **changes}), **codec))  # type: ignore[arg-type]
 
 
 def test_a_run_keeps_its_settings_when_it_goes_on(folder: Path) -> None:
