@@ -21,6 +21,9 @@ from sashimi.kernels.system import System, coordinates
 from sashimi.kernels.two_level import two_level_kernel
 from sashimi.kernels.vandermonde import vandermonde_keops, vandermonde_torch
 
+# Samples from which chunks are faster than an FFT: docs/experiments.md.
+LONG = 1 << 16
+
 
 def fft_convolve(u: Tensor, K: Tensor) -> Tensor:
     """Causal convolution. u: f(B H L), K: f(H L) -> f(B H L)."""
@@ -125,14 +128,18 @@ class S4(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Convolution from the zero state. f(B L H) -> f(B L H)."""
+        if u.shape[1] >= LONG and resolve_backend(self.config.backend) == "two_level":
+            return self.scan(u, u.new_zeros(len(u), self.H, self.N, dtype=self.C.dtype))[0]
         with torch.autocast(u.device.type, enabled=False):
             y = fft_convolve(u.to(self.C.dtype).mT, self.kernel(u.shape[1]))
         return self._mix(y.mT, u)
 
     def scan(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Convolution from a state. u: f(B L H), x: f(B H N) -> f(B L H), the last state f(B H N)."""
+        # Powers of a dense map in float64 are most of the work, and training has no use for their last digits.
+        dtype = self.C.dtype if self.training and self.config.kind == "s4" else torch.float64
         with torch.autocast(u.device.type, enabled=False):
-            y, x = chunked_scan(self.system(), u.to(self.C.dtype).mT, x)
+            y, x = chunked_scan(self.system(dtype), u.to(self.C.dtype).mT, x)
         return self._mix(y.mT, u), x
 
     def step(self, u: Tensor, x: Tensor, system: System) -> tuple[Tensor, Tensor]:

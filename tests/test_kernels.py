@@ -131,7 +131,7 @@ def test_chunked_scan_is_stepping(seed: int, kind: str) -> None:
         y, x = system.step(u[..., k], x)
         ys.append(y)
     y = torch.stack(ys, dim=-1)
-    y_, x_ = chunked_scan(system, u, x0, chunk=1 << chunk)
+    y_, x_ = chunked_scan(system, u, x0, 1 << chunk if seed % 2 else None)
     assert torch.allclose(y_, y, atol=1e-11)
     assert torch.allclose(x_, x, atol=1e-11)
     weights = torch.randn_like(y), torch.randn_like(x)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sashimi.kernels.system import DenseMap, DiagonalMap, System, powers_times_columns, rows_times_powers
+from sashimi.kernels.system import Squares, System, powers_times_columns, rows_times_powers
+from sashimi.kernels.two_level import inner_bits
 
-CHUNK = 128
+LONGEST = 256  # samples of a chunk: a longer one's Toeplitz product costs more than carrying saves
 
 
 def toeplitz(K: Tensor) -> Tensor:
@@ -27,22 +28,23 @@ class Chunks:
 
     outputs     f(H M M+N): y = outputs [u; x]
     into_state  f(H N M): what the input adds to the state after the chunk
-    powers      Abar^1, Abar^2, Abar^4, ... Abar^M, in the system's dtype
+    powers      of Abar, in the system's dtype
     """
 
     outputs: Tensor
     into_state: Tensor
-    powers: list[DiagonalMap | DenseMap]
+    powers: Squares
 
     @property
     def M(self) -> int:
         return self.outputs.shape[1]
 
     @staticmethod
-    def of(system: System, dtype: torch.dtype, chunk: int = CHUNK) -> "Chunks":
+    def of(system: System, dtype: torch.dtype, chunk: int) -> "Chunks":
         """chunk: a power of two. Powers are taken in the system's dtype, products with the sequence in `dtype`."""
-        X, powers = powers_times_columns(system.map(), system.b, chunk)  # (H N M)
-        from_state = rows_times_powers(powers[0].rows(system.c[..., None, :])[..., 0, :], powers[0], chunk)
+        powers = Squares(system.map())
+        X = powers_times_columns(powers, system.b[..., None], chunk)  # (H N M)
+        from_state = rows_times_powers(powers[0].rows(system.c[..., None, :])[..., 0, :], powers, chunk)
         K = (system.c[..., None, :] @ X)[..., 0, :]
         outputs = torch.cat([toeplitz(K), from_state], dim=-1)  # c A^(m+1) for the state
         return Chunks(outputs.to(dtype), X.flip(-1).to(dtype), powers)
@@ -65,15 +67,15 @@ class Chunks:
             inside, from_state = self.outputs[:, :rest, :rest], self.outputs[:, :rest, M:]
             y = torch.cat([y, (inside @ tail + from_state @ state).permute(2, 0, 1)], dim=-1)
             wide = state.to(self.powers[0].dtype)
-            for bit, power in enumerate(self.powers):
+            for bit in range(rest.bit_length()):
                 if rest >> bit & 1:
-                    wide = power.columns(wide)
+                    wide = self.powers[bit].columns(wide)
             state = wide.to(u.dtype) + self.into_state[..., M - rest :] @ tail
         return y, state.permute(2, 0, 1)
 
     def _carry(self, added: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """added: f(H N K B), state: f(H N B) -> the state before each chunk f(H N K B), after the last f(H N B)."""
-        across, dtype = self.powers[-1], state.dtype
+        across, dtype = self.powers[self.M.bit_length() - 1], state.dtype
         starts = [across.carried(state.to(across.dtype))]
         for term in added.to(across.dtype).unbind(2):
             starts.append(across.add_product(across.carried(term), starts[-1]))
@@ -81,6 +83,11 @@ class Chunks:
         return plain[:, :, :-1], plain[:, :, -1]
 
 
-def chunked_scan(system: System, u: Tensor, x: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """`Chunks.scan` for one sequence: u: f(B H L), x: f(B H N) -> y: f(B H L), the last state f(B H N)."""
-    return Chunks.of(system, u.dtype, min(chunk, 1 << u.shape[-1].bit_length() - 1)).scan(u, x)
+def chunked_scan(system: System, u: Tensor, x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+    """`Chunks.scan` for one sequence: u: f(B H L), x: f(B H N) -> y: f(B H L), the last state f(B H N).
+
+    chunk: a power of two; None: the one above sqrt(L), where making the matrices costs as much as carrying the state.
+    """
+    L = u.shape[-1]
+    M = min(chunk or min(1 << inner_bits(L), LONGEST), 1 << L.bit_length() - 1)
+    return Chunks.of(system, u.dtype, M).scan(u, x)

@@ -138,25 +138,31 @@ class System:
         return (self.c * new).sum(-1), new
 
 
-def powers_times_columns(
-    A: DiagonalMap | DenseMap, b: Tensor, count: int
-) -> tuple[Tensor, list[DiagonalMap | DenseMap]]:
-    """A^k b for k < count, by doubling. b: f(H N) -> f(H N count); also the maps A, A^2, A^4, ... passed by.
+class Squares:
+    """Abar, Abar^2, Abar^4, ...: [i] is Abar^(2^i), squared from the one before when it is first asked for."""
 
-    The last of them is A^m with m the first power of two >= count.
-    """
-    X, maps = b[..., None], [A]
-    while X.shape[-1] < count:
-        X = torch.cat([X, maps[-1].columns(X)], dim=-1)
-        maps.append(maps[-1].squared())
-    return X[..., :count], maps
+    def __init__(self, A: DiagonalMap | DenseMap) -> None:
+        self._maps = [A]
+
+    def __getitem__(self, i: int) -> DiagonalMap | DenseMap:
+        while len(self._maps) <= i:
+            self._maps.append(self._maps[-1].squared())
+        return self._maps[i]
 
 
-def rows_times_powers(c: Tensor, A: DiagonalMap | DenseMap, count: int) -> Tensor:
-    """c A^k for k < count, by doubling. c: f(H N) -> f(H count N)."""
-    R = c[..., None, :]
+def powers_times_columns(A: Squares, X: Tensor, count: int, first: int = 0) -> Tensor:
+    """A^(k M) X for k < count, M = 2^first, by doubling. X: f(H N B) -> f(H N count*B), k by k."""
+    width, bit = count * X.shape[-1], first
+    while X.shape[-1] < width:
+        X = torch.cat([X, A[bit].columns(X)], dim=-1)
+        bit += 1
+    return X[..., :width]
+
+
+def rows_times_powers(c: Tensor, A: Squares, count: int, first: int = 0) -> Tensor:
+    """c A^(k M) for k < count, M = 2^first, by doubling. c: f(H N) -> f(H count N)."""
+    R, bit = c[..., None, :], first
     while R.shape[-2] < count:
-        R = torch.cat([R, A.rows(R)], dim=-2)
-        if R.shape[-2] < count:
-            A = A.squared()
+        R = torch.cat([R, A[bit].rows(R)], dim=-2)
+        bit += 1
     return R[..., :count, :]
