@@ -125,6 +125,8 @@ def print_table(console: Console, folder: Path, described: dict[str, Any], split
         rows[name] = [table.get(name, "-") for table in tables.values()]
     for name, cells in rows.items():
         console.print(f"  {name:<26}" + "".join(f"{cell:>13}" for cell in cells))
+    for why, part in (described.get("dropped") or {}).items():
+        console.print(f"  dropped as {why}: {clock(part['seconds'])} in {part['chunks']} chunks")
 
 
 def main() -> None:

@@ -6,21 +6,22 @@ A note holds for one key: size and time of the source, and every setting that it
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data_tools.dataset import Chunk, as_lines, from_lines, write_text
-from data_tools.sources import Measured, Source
+from data_tools.measuring import Measured, what_for
+from data_tools.settings import FORMERLY, Settings
+from data_tools.sources import Source
 from sashimi.errors import UserError
 
 FOLDER = ".prepare"
 
 
 class Ledger:
-    """The notes about a data set: its settings, the length and peak of every source, the chunks made of it."""
+    """The notes about a data set: its settings, what was measured of every source, the chunks made of it."""
 
     def __init__(self, out: Path):
         self.out = out
@@ -55,22 +56,23 @@ class Ledger:
     def keep_settings(self, settings: dict[str, Any]) -> None:
         write_text(self.settings_file, json.dumps(settings, indent=1) + "\n")
 
-    def measured(self, source: Source, rate: int) -> Measured | None:
-        lines = _noted(self._measured_file(source.id), key(source, rate))
-        return None if lines is None else Measured(**json.loads(lines[0]))
+    def measured(self, source: Source, settings: Settings) -> Measured | None:
+        lines = _noted(self._measured_file(source.id), key(source, *what_for(settings)))
+        return None if lines is None else Measured.from_line(lines[0])
 
-    def keep_measured(self, source: Source, rate: int, measured: Measured) -> None:
-        note = f"{key(source, rate)}\n{json.dumps(asdict(measured))}\n"
-        write_text(self._measured_file(source.id), note)
+    def keep_measured(self, source: Source, settings: Settings, measured: Measured) -> None:
+        write_text(self._measured_file(source.id), f"{key(source, *what_for(settings))}\n{measured.as_line()}\n")
 
-    def chunks(self, identity: str, wanted: str) -> list[Chunk] | None:
-        """The chunks of a recording, if all are there and were made under the key `wanted`."""
+    def chunks(self, identity: str, wanted: str, files: Collection[str]) -> list[Chunk] | None:
+        """The chunks of a recording in `files`, if all are there and were made under the key `wanted`."""
+        if not files:
+            return []
         path = self._chunks_file(identity)
         lines = _noted(path, wanted)
         if lines is None:
             return None
-        chunks = from_lines(path, lines)
-        return chunks if all((self.out / chunk.file).is_file() for chunk in chunks) else None
+        chunks = [chunk for chunk in from_lines(path, lines) if chunk.file in files]
+        return chunks if len(chunks) == len(files) and all((self.out / c.file).is_file() for c in chunks) else None
 
     def keep_chunks(self, identity: str, made_under: str, chunks: list[Chunk]) -> None:
         write_text(self._chunks_file(identity), f"{made_under}\n{as_lines(chunks)}")
@@ -103,9 +105,12 @@ def _noted(path: Path, wanted: str) -> list[str] | None:
 
 
 def same_settings(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises UserError, naming what is different."""
+    """Raises UserError, naming what is different. What a former version did not write down, it did as FORMERLY."""
+    former = "" if "trim" in before else " or go on as then with --no-trim --keep silent,clipped,duplicates,"
+    before, now = FORMERLY | before, FORMERLY | now
     different = [f"{name} {value}, not {now[name]}" for name, value in before.items() if now.get(name, value) != value]
     if different:
         raise UserError(
-            f"{out} was prepared with {'; '.join(different)}. Choose another --out, or delete {out} to make it anew"
+            f"{out} was prepared with {'; '.join(different)}. "
+            f"Choose another --out,{former} or delete {out} to make it anew"
         )

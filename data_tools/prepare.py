@@ -1,15 +1,14 @@
 """Recordings to a data set: mono chunks at one rate in train, val and test, with a manifest.
 
-Every recording gets one gain, which brings its highest peak to -1 dBFS: what is soft in it stays soft.
+Every recording gets one gain, which brings its highest peak to -1 dBFS: what is soft in it stays soft. Silence at its
+ends is cut off. Chunks that are near-silent, clipped, or heard in another recording are dropped and named at the end.
 Stopped at any moment, the same command goes on; when sources change, it brings the data set up to date.
-Exit status: 0 if everything was used, 1 if something had to be skipped, 2 if there is no data set.
+Exit status: 0 if everything was used, 1 if something could not be read, 2 if there is no data set.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,54 +16,31 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from data_tools import splitting
+from data_tools import gates, splitting
 from data_tools.dataset import DATASET, MANIFEST, Chunk, as_lines, content_hash, decibels, file_hash, read, write_index
 from data_tools.ledger import FOLDER, Ledger, key, same_settings
-from data_tools.report import pace, print_skipped, print_summary
-from data_tools.sources import UNREADABLE, Measured, Source, discover, heard, measure, seconds
-from data_tools.splitting import REST_SECONDS, SPLITS, Piece
+from data_tools.measuring import Measured, measure
+from data_tools.report import pace, print_damaged, print_dropped, print_limited, print_skipped, print_summary
+from data_tools.settings import Settings as Settings
+from data_tools.settings import add_settings as add_settings
+from data_tools.settings import settings_from as settings_from
+from data_tools.sources import UNREADABLE, Source, discover, heard, seconds
+from data_tools.splitting import SPLITS, Piece
 from sashimi import audio
 from sashimi.cli import reported_errors
 from sashimi.errors import UserError
+from sashimi.progress import clock
 
 PEAK_DBFS = -1.0
 SILENT_DBFS = -60.0
-CHUNK_SECONDS = (1.0, 600.0)  # a chunk is held in memory
-RATES = (1000, 192000)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a data set depends on besides its sources.
-
-    chunk   seconds
-    split   time, recording or list
-    gap     seconds between the parts of a recording, where it is time
-    held_out  seconds of its val, and of its test part; None: 6% each
-    splits  the file that lists the names, where it is list: as free to change as the sources
-    """
-
-    rate: int = 16000
-    format: str = "flac"
-    chunk: float = 60.0
-    split: str = "time"
-    gap: float = 5.0
-    held_out: float | None = None
-    splits: Path | None = None
-
-    def described(self) -> dict[str, Any]:
-        """For dataset.yaml, and to compare."""
-        said = {"rate": self.rate, "format": self.format, "chunk": float(self.chunk), "split": self.split}
-        if self.split == "time":
-            said |= {"gap": float(self.gap)} | ({} if self.held_out is None else {"held_out": float(self.held_out)})
-        return said
 
 
 def prepare(
     given: list[Path], out: Path, settings: Settings, licence: str | None = None, console: Console | None = None
 ) -> dict[str, str]:
-    """Make the data set `out`, go on making it, or bring it up to date. Returns what was skipped, with reasons.
+    """Make the data set `out`, go on making it, or bring it up to date.
 
+    Returns what was not used, or not all of it, with reasons.
     licence: a note for dataset.yaml; None keeps the one that is there.
     Raises UserError (and OSError) where no data set can be made of this; one that was there then stays.
     """
@@ -85,7 +61,7 @@ def prepare_sources(
     """The same for recordings that another tool brings, of which it knows more.
 
     sources: need their files only while their chunks are missing; skipped: what could not be brought, with reasons;
-    about: by a source's name, for the manifest.
+    about: by a source's name, for the manifest. Returns what was skipped, or used only up to its damage.
     """
     console = console or Console(highlight=False, soft_wrap=True, markup=False)
     _check_free(out)
@@ -96,21 +72,33 @@ def prepare_sources(
         if before is not None:
             same_settings(out, before["settings"], settings.described())
             licence = licence or before["licence"]
-        usable = _measure(sources, settings.rate, ledger, skipped, console)
+        usable = _measure(sources, settings, ledger, skipped, console)
         if not usable:
             print_skipped(console, skipped)
             if before is None:
                 ledger.discard()
             raise UserError(f"none of these recordings can be used, so there is nothing to write to {out}")
-        plan = _plan(settings, usable, listed)
-        done = _make(plan, usable, ledger, settings, licence, about, console)
+        whole = _plan(settings, usable, listed)
+        plan, dropped = gates.judge(whole, usable, settings)
+        if not any(plan.values()):
+            print_dropped(console, dropped)
+            raise UserError(f"every chunk was dropped, so there is nothing to write to {out}; see --keep")
+        described = {**settings.described(), "licence": licence, "dropped": gates.summary(dropped)}
+        done = _make(whole, plan, usable, ledger, settings, described, about, console)
     console.print(f"{out} {'is complete' if done else 'was complete and up to date: nothing to do'}")
-    all_train = [s.name for s, pieces in plan.items() if {p.split for p in pieces} == {"train"}]
+    all_train = [s.name for s, pieces in whole.items() if {p.split for p in pieces} == {"train"}]
     print_summary(console, out, all_train if settings.split == "time" else [])
+    if settings.loudness is not None:
+        print_limited(console, settings.loudness, [s.name for s in plan if gain(usable[s], settings)[1]], len(plan))
+    print_dropped(console, dropped)
+    damaged = {
+        s.name: f"used until {clock(m.samples / settings.rate)}, then {m.damage}" for s, m in usable.items() if m.damage
+    }
+    print_damaged(console, damaged)
     print_skipped(console, skipped)
     if licence is None:
         console.print('No licence was stated. If you know it, run again with --licence "TEXT".')
-    return skipped
+    return skipped | damaged
 
 
 def _check_free(out: Path) -> None:
@@ -121,43 +109,28 @@ def _check_free(out: Path) -> None:
 
 
 def _listed(path: Path, sources: list[Source]) -> dict[str, str]:
-    """The split of every recording by a file {"train": [names], "val": [names], "test": [names]}.
-
-    Raises UserError, naming the file, for anything else.
-    """
-    try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from None
-    if not isinstance(lists, dict) or not all(
-        split in SPLITS and isinstance(names, list) and all(isinstance(name, str) for name in names)
-        for split, names in lists.items()
-    ):
-        raise UserError(f'{path} must hold {{"train": [names], "val": [names], "test": [names]}}')
-    try:
-        return splitting.by_list(lists, [source.name for source in sources])
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    return splitting.read_list(path, [source.name for source in sources])
 
 
 def _measure(
-    sources: list[Source], rate: int, ledger: Ledger, skipped: dict[str, str], console: Console
+    sources: list[Source], settings: Settings, ledger: Ledger, skipped: dict[str, str], console: Console
 ) -> dict[Source, Measured]:
     """Length and peak of the recordings that can be used; the others are added to `skipped`."""
     usable: dict[Source, Measured] = {}
-    known = {source: ledger.measured(source, rate) for source in sources}
+    rate = settings.rate
+    known = {source: ledger.measured(source, settings) for source in sources}
     total = sum(seconds(source.path) for source, measured in known.items() if measured is None)
     with pace(console, "measuring", total) as report:
         for source, measured in known.items():
             if measured is None:
                 try:
-                    measured = measure(source.path, rate, report(source.name))
+                    measured = measure(source.path, settings, report(source.name))
                 except UNREADABLE as error:
                     skipped[source.name] = str(error).removeprefix(f"{source.path} ")
                     continue
-                ledger.keep_measured(source, rate, measured)
-            if measured.samples < REST_SECONDS * rate:
-                skipped[source.name] = f"shorter than one second ({measured.samples / rate:.2f} s)"
+                ledger.keep_measured(source, settings, measured)
+            if measured.samples < settings.shortest * rate:
+                skipped[source.name] = f"shorter than {settings.shortest:g} s ({measured.samples / rate:.2f} s)"
             elif decibels(measured.peak) < SILENT_DBFS:
                 skipped[source.name] = f"silent: its peak is {decibels(measured.peak):.0f} dBFS"
             else:
@@ -165,46 +138,66 @@ def _measure(
     return usable
 
 
+def gain(measured: Measured, settings: Settings) -> tuple[float, bool]:
+    """The gain of a recording in dB, and whether it is softer than `settings.loudness` lest its peak pass -1 dBFS."""
+    highest = PEAK_DBFS - 20 * float(np.log10(measured.peak))
+    if settings.loudness is None or measured.loudness is None:
+        return round(highest, 4), settings.loudness is not None
+    wanted = settings.loudness - measured.loudness
+    return round(min(wanted, highest), 4), wanted > highest
+
+
 def _plan(
     settings: Settings, usable: dict[Source, Measured], listed: dict[str, str] | None
 ) -> dict[Source, list[Piece]]:
     """The chunks of every recording, in the order of ids."""
+    rate, size = settings.rate, round(settings.chunk * settings.rate)
+    least = round(min(settings.shortest, splitting.REST_SECONDS) * rate)
     whole = splitting.by_recording([s.name for s in usable]) if settings.split == "recording" else listed
-    size = round(settings.chunk * settings.rate)
     plan = {}
     for source in sorted(usable, key=lambda s: s.id):
-        total = usable[source].samples
+        measured = usable[source]
+        start, end = gates.sounding(measured, rate) if settings.trim else (0, measured.samples)
         if whole is None:
-            pieces = splitting.by_time(total, settings.rate, settings.gap, settings.held_out)
+            pieces = splitting.by_time(end - start, rate, settings.gap, settings.held_out, start)
         else:
-            pieces = [Piece(whole[source.name], 0, total)]
-        plan[source] = splitting.in_chunks(pieces, size, settings.rate)
+            pieces = [Piece(whole[source.name], start, end)]
+        plan[source] = splitting.in_chunks(pieces, size, least)
     return plan
 
 
 def _make(
+    whole: dict[Source, list[Piece]],
     plan: dict[Source, list[Piece]],
     usable: dict[Source, Measured],
     ledger: Ledger,
     settings: Settings,
-    licence: str | None,
+    described: dict[str, Any],
     about: Mapping[str, dict[str, Any]],
     console: Console,
 ) -> bool:
-    """Write what is missing, remove what is stale. False if there was nothing to do."""
-    out, rate, described = ledger.out, settings.rate, {**settings.described(), "licence": licence}
-    gains = {source: round(PEAK_DBFS - 20 * np.log10(usable[source].peak), 4) for source in plan}
+    """Write what is missing, remove what is stale. False if there was nothing to do.
+
+    whole: the chunks of every recording; plan: those that are kept. What is dropped today may be kept tomorrow, when
+    its other copy has gone: so a chunk is called by its number among all.
+    """
+    out, rate = ledger.out, settings.rate
+    gains = {source: gain(usable[source], settings)[0] for source in plan}
     keys = {
-        s: key(s, settings.format, rate, gains[s], [(p.split, p.start, p.end) for p in plan[s]], *_known(about, s))
+        s: key(s, settings.format, rate, gains[s], [(p.split, p.start, p.end) for p in whole[s]], *_known(about, s))
         for s in plan
     }
-    made = {source: ledger.chunks(source.id, keys[source]) for source in plan}
+    files = {
+        s: {f"{p.split}/{s.id}-{n:04}.{settings.format}": p for n, p in enumerate(whole[s], 1) if p in set(plan[s])}
+        for s in plan
+    }
+    made = {source: ledger.chunks(source.id, keys[source], files[source]) for source in plan}
     stale = ledger.recordings() - {source.id for source in plan}
     if not stale and _is_complete(out, made, described):
         return False
 
     # From here until the end the data set counts as unfinished, also for who finds a manifest without dataset.yaml.
-    ledger.keep_settings({"settings": settings.described(), "licence": licence})
+    ledger.keep_settings({"settings": settings.described(), "licence": described["licence"]})
     (out / DATASET).unlink(missing_ok=True)
     (out / MANIFEST).touch()
     for identity in stale:
@@ -218,7 +211,7 @@ def _make(
         for source in missing:
             # Its chunks are about to be written over, and no longer those of an older note.
             ledger.forget_chunks(source.id)
-            chunks = _write(source, plan[source], gains[source], settings, out, about, report(source.name))
+            chunks = _write(source, files[source], gains[source], settings, out, about, report(source.name))
             ledger.keep_chunks(source.id, keys[source], chunks)
             made[source] = chunks
     chunks = [chunk for recording in made.values() for chunk in recording or ()]
@@ -244,7 +237,7 @@ def _known(about: Mapping[str, dict[str, Any]], source: Source) -> list[dict[str
 
 def _write(
     source: Source,
-    pieces: list[Piece],
+    files: dict[str, Piece],
     gain_db: float,
     settings: Settings,
     out: Path,
@@ -252,11 +245,10 @@ def _write(
     report: Callable[[float], None],
 ) -> list[Chunk]:
     chunks = []
-    gain = np.float32(10 ** (gain_db / 20))
-    blocks = heard(source.path, settings.rate, report)
-    for number, (piece, waveform) in enumerate(splitting.cut(blocks, pieces), 1):
-        waveform = waveform * gain
-        file = f"{piece.split}/{source.id}-{number:04}.{settings.format}"
+    factor = np.float32(10 ** (gain_db / 20))
+    cuts = splitting.cut(heard(source.path, settings.rate, report), list(files.values()))
+    for file, (piece, waveform) in zip(files, cuts, strict=False):
+        waveform = waveform * factor
         audio.write(out / file, waveform, settings.rate)
         chunks.append(
             Chunk(
@@ -267,7 +259,7 @@ def _write(
                 about=about.get(source.name, {}),
             )
         )  # fmt: skip
-    if len(chunks) < len(pieces):
+    if len(chunks) < len(files):
         raise UserError(f"{source.path} became shorter while it was read; run the command again")
     return chunks
 
@@ -292,36 +284,9 @@ def main() -> None:
     add = parser.add_argument
     add("sources", nargs="+", type=Path, metavar="SOURCE", help="a recording, or a folder of them at any depth")
     add("--out", type=Path, required=True, metavar="FOLDER", help="where the data set goes, as data/NAME")
-    add("--rate", type=int, default=16000, help="samples a second (16000)")
-    add("--format", choices=("flac", "wav"), default="flac", help="of the chunks, 16 bits (flac)")
-    add("--chunk", type=float, default=60.0, metavar="SECONDS", help="length of a chunk (60)")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument(
-        "--split", choices=("time", "recording"),
-        help="88/6/6 of the time of every recording, or of the recordings by name (time)",
-    )  # fmt: skip
-    how.add_argument(
-        "--splits", type=Path, metavar="FILE", help='JSON: {"train": [names], "val": [names], "test": [names]}'
-    )
-    add("--gap", type=float, metavar="SECONDS", help="discarded between train, val and test of a recording (5)")
-    add("--held-out", type=float, metavar="SECONDS", help="val, and test, of every recording, in place of 6%% each")
-    add("--licence", metavar="TEXT", help="whose the recordings are and what is allowed, for dataset.yaml")
+    add_settings(parser)
     arguments = parser.parse_args()
-    for name, (low, high) in {"rate": RATES, "chunk": CHUNK_SECONDS}.items():
-        if not low <= getattr(arguments, name) <= high:
-            parser.error(f"--{name} must be from {low:g} to {high:g}")
-    for name in ("gap", "held_out"):
-        if getattr(arguments, name) is not None and (arguments.splits is not None or arguments.split == "recording"):
-            parser.error(f"--{name.replace('_', '-')} is for --split time")
-    gap = 5.0 if arguments.gap is None else arguments.gap
-    if not 0 <= gap < float("inf"):
-        parser.error("--gap must be 0 or more")
-    if arguments.held_out is not None and not splitting.PART_SECONDS <= arguments.held_out < float("inf"):
-        parser.error(f"--held-out must be at least {splitting.PART_SECONDS:g}")
-    split = (arguments.split or "time") if arguments.splits is None else "list"
-    settings = Settings(
-        arguments.rate, arguments.format, arguments.chunk, split, gap, arguments.held_out, arguments.splits
-    )  # fmt: skip
+    settings = settings_from(arguments, parser)
     with reported_errors():
         try:
             skipped = prepare(arguments.sources, arguments.out, settings, arguments.licence)

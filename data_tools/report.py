@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from data_tools.dataset import read
+from data_tools.gates import Dropped, summary
 from sashimi.progress import bar, clock
 
 
@@ -55,6 +56,31 @@ def print_skipped(console: Console, skipped: dict[str, str]) -> None:
         console.print(f"{len(skipped)} could not be used:")
     for name, reason in sorted(skipped.items()):
         console.print(f"  {name}: {reason}")
+
+
+def print_damaged(console: Console, damaged: dict[str, str]) -> None:
+    if damaged:
+        console.print(f"{len(damaged)} could be used in part:")
+    for name, reason in sorted(damaged.items()):
+        console.print(f"  {name}: {reason}")
+
+
+def print_dropped(console: Console, dropped: list[Dropped]) -> None:
+    for why, part in summary(dropped).items():
+        chunks = f"{part['chunks']} chunk{'s' if part['chunks'] != 1 else ''}"
+        console.print(f"Dropped as {why}: {chunks}, {clock(part['seconds'])}; --keep {why} keeps what is so:")
+        for chunk in dropped:
+            if chunk.why == why:
+                console.print(f"  {chunk}")
+
+
+def print_limited(console: Console, loudness: float, limited: list[str], recordings: int) -> None:
+    """limited: recordings whose peak forbids the gain, or that are too short to measure."""
+    if limited:
+        console.print(
+            f"{len(limited)} of {recordings} recordings stay under {loudness:g} LUFS, for their peak is at -1 dBFS "
+            f"already: {some(limited)}"
+        )
 
 
 def some(names: list[str]) -> str:

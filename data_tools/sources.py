@@ -1,4 +1,4 @@
-"""The recordings that a data set is made of: where they are, what they are called, how long and loud they are."""
+"""The recordings that a data set is made of: where they are, what they are called, how they sound."""
 
 import hashlib
 import os
@@ -10,7 +10,6 @@ from pathlib import Path
 from unicodedata import normalize
 
 import av
-import numpy as np
 import soundfile as sf
 
 from sashimi import audio
@@ -40,14 +39,6 @@ class Source:
     id: str
     size: int
     mtime_ns: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """samples: at the data set's rate. peak: of the mono mix, 1 is full scale."""
-
-    samples: int
-    peak: float
 
 
 def discover(given: Iterable[Path], out: Path) -> tuple[list[Source], dict[str, str]]:
@@ -132,14 +123,3 @@ def heard(path: Path, rate: int, report: Callable[[float], None]) -> Iterator[Wa
     except (sf.SoundFileError, av.FFmpegError) as error:
         reason = error.strerror if isinstance(error, av.FFmpegError) else error
         raise UserError(f"{path} is damaged after {clock(samples / rate)} ({reason})") from None
-
-
-def measure(path: Path, rate: int, report: Callable[[float], None]) -> Measured:
-    """A whole recording in bounded memory. Raises one of UNREADABLE, with the reason."""
-    samples, peak = 0, 0.0
-    for block in heard(path, rate, report):
-        loudest = float(np.abs(block).max())
-        if not np.isfinite(loudest):
-            raise UserError(f"{path} has samples that are not numbers")
-        samples, peak = samples + len(block), max(peak, loudest)
-    return Measured(samples, peak)

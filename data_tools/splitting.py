@@ -1,8 +1,9 @@
 """Which second of which recording goes where."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from unicodedata import normalize
 
 import numpy as np
@@ -25,22 +26,23 @@ class Piece:
     end: int
 
 
-def by_time(total: int, rate: int, gap: float, held_out: float | None = None) -> list[Piece]:
-    """88/6/6 of a recording of `total` samples: train, a gap of `gap` seconds that nobody hears, val, a gap, test.
+def by_time(total: int, rate: int, gap: float, held_out: float | None = None, first: int = 0) -> list[Piece]:
+    """88/6/6 of `total` samples of a recording: train, a gap of `gap` seconds that nobody hears, val, a gap, test.
 
     held_out: seconds of val, and of test, in place of the 6%. Where val or test would be shorter than 5 s, or
-    train shorter than both, all of it is train.
+    train shorter than both, all of it is train. first: the sample at which it begins.
     """
     hole = round(gap * rate)
     val, test = (round(share * (total - 2 * hole)) for share in SHARES[1:])
     if held_out is not None:
         val = test = round(held_out * rate)
     if min(val, test) < PART_SECONDS * rate or total - 2 * hole < 2 * (val + test):
-        return [Piece("train", 0, total)]
+        return [Piece("train", first, first + total)]
+    end = first + total
     return [
-        Piece("train", 0, total - test - val - 2 * hole),
-        Piece("val", total - test - hole - val, total - test - hole),
-        Piece("test", total - test, total),
+        Piece("train", first, end - test - val - 2 * hole),
+        Piece("val", end - test - hole - val, end - test - hole),
+        Piece("test", end - test, end),
     ]
 
 
@@ -73,6 +75,26 @@ def by_list(listing: Mapping[str, list[str]], sources: Iterable[str]) -> dict[st
     return chosen
 
 
+def read_list(path: Path, sources: Iterable[str]) -> dict[str, str]:
+    """The split of every recording by a file {"train": [names], "val": [names], "test": [names]}.
+
+    Raises UserError, naming the file, for anything else.
+    """
+    try:
+        lists = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error})") from None
+    if not isinstance(lists, dict) or not all(
+        split in SPLITS and isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for split, names in lists.items()
+    ):
+        raise UserError(f'{path} must hold {{"train": [names], "val": [names], "test": [names]}}')
+    try:
+        return by_list(lists, sources)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def _named(name: str, sources: list[str]) -> list[str]:
     # Accents come composed or decomposed, depending on who wrote the name.
     wanted = normalize("NFC", name)
@@ -87,18 +109,21 @@ def _named(name: str, sources: list[str]) -> list[str]:
     return []
 
 
-def in_chunks(pieces: Iterable[Piece], size: int, rate: int) -> list[Piece]:
-    """Pieces of at most `size` samples, none across two of `pieces`; a rest under one second is dropped."""
+def in_chunks(pieces: Iterable[Piece], size: int, least: int) -> list[Piece]:
+    """Pieces of at most `size` samples, none across two of `pieces`; a rest under `least` samples is dropped."""
     return [
         Piece(piece.split, start, min(start + size, piece.end))
         for piece in pieces
         for start in range(piece.start, piece.end, size)
-        if min(start + size, piece.end) - start >= REST_SECONDS * rate
+        if min(start + size, piece.end) - start >= least
     ]
 
 
 def cut(blocks: Iterable[Waveform], pieces: list[Piece]) -> Iterator[tuple[Piece, Waveform]]:
-    """The samples of each piece, which are in order and do not overlap; fewer pieces where the blocks end early."""
+    """The samples of each piece, which are in order and do not overlap; fewer pieces where the blocks end early.
+
+    No block after the last piece is asked for: it may be damaged.
+    """
     waiting, held, position = pieces[::-1], [], 0
     for block in blocks:
         while waiting and waiting[-1].start < position + len(block):
@@ -108,4 +133,6 @@ def cut(blocks: Iterable[Waveform], pieces: list[Piece]) -> Iterator[tuple[Piece
                 break
             yield waiting.pop(), np.concatenate(held)
             held = []
+        if not waiting:
+            return
         position += len(block)

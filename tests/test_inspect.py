@@ -14,6 +14,7 @@ from rich.console import Console
 from data_tools import inspect as inspect_tool
 from data_tools.inspect import listen
 from data_tools.prepare import Settings, prepare
+from data_tools.settings import GATES
 
 RATE = 16000
 Call = Callable[..., tuple[int, str]]
@@ -44,7 +45,7 @@ def prepared(tmp_path: Path) -> Path:
     sf.write(tmp_path / "in" / "a.wav", clipped, RATE, subtype="FLOAT")
     sf.write(tmp_path / "in" / "b.wav", soft, RATE, subtype="FLOAT")
     (tmp_path / "lists.json").write_text('{"train": ["a"], "val": ["b"]}')
-    settings = Settings(chunk=10, split="list", splits=tmp_path / "lists.json")
+    settings = Settings(chunk=10, split="list", splits=tmp_path / "lists.json", trim=False, keep=GATES)
     prepare([tmp_path / "in"], tmp_path / "out", settings, "CC0", Console(quiet=True))
     return tmp_path / "out"
 
@@ -85,6 +86,15 @@ def test_a_data_set_in_a_table_and_a_picture(prepared: Path, tmp_path: Path, cal
     assert call(prepared, "--plot", "x.jpg")[0] == 2
 
 
+def test_what_was_dropped_is_told(tmp_path: Path, call: Call) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(30 * RATE)
+    noise[10 * RATE : 20 * RATE] = 0
+    sf.write(tmp_path / "a.wav", noise, RATE)
+    prepare([tmp_path / "a.wav"], tmp_path / "out", Settings(chunk=10), "CC0", Console(quiet=True))
+    status, printed = call(tmp_path / "out")
+    assert (status, "  dropped as silent: 0:10 in 1 chunks" in printed) == (0, True)
+
+
 def test_damage_is_named_and_mended(prepared: Path, tmp_path: Path, call: Call) -> None:
     before = {p.name: p.read_bytes() for p in prepared.glob("*/*.flac")}
     damaged, missing = prepared / "train" / "a-0002.flac", prepared / "val" / "b-0001.flac"
@@ -101,7 +111,7 @@ def test_damage_is_named_and_mended(prepared: Path, tmp_path: Path, call: Call) 
 
     # The advice that it gives works.
     damaged.unlink()
-    settings = Settings(chunk=10, split="list", splits=tmp_path / "lists.json")
+    settings = Settings(chunk=10, split="list", splits=tmp_path / "lists.json", trim=False, keep=GATES)
     prepare([tmp_path / "in"], prepared, settings, console=Console(quiet=True))
     assert call(prepared)[0] == 0
     assert {p.name: p.read_bytes() for p in prepared.glob("*/*.flac")} == before

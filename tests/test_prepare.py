@@ -354,16 +354,19 @@ def test_what_cannot_be_used_is_listed(tmp_path: Path, call: Call) -> None:
     status, printed = call(folder, tmp_path / "nothing", "--out", tmp_path / "out")
     assert status == 1
     lines = {line.strip() for line in printed.splitlines()}
-    assert "7 could not be used:" in lines
+    assert "6 could not be used:" in lines
     assert "silent.wav: silent: its peak is -66 dBFS" in lines
-    assert "brief.wav: shorter than one second (0.80 s)" in lines
+    assert "brief.wav: shorter than 1 s (0.80 s)" in lines
     assert "zero.mp3: is empty (0 bytes)" in lines
     assert "nan.wav: has samples that are not numbers" in lines
     assert f"{tmp_path / 'nothing'}: there are no recordings in this folder" in lines
     assert any(line.startswith("text.ogg: is not a readable recording") for line in lines)
-    assert any(line.startswith("half.flac: is damaged after 0:2") for line in lines)
+    assert "1 could be used in part:" in lines
+    assert any(line.startswith("half.flac: used until 0:20, then is damaged") for line in lines)
     assert "cover" not in printed
-    assert [r["source"] for r in manifest(tmp_path / "out")] == ["good.wav"]
+    assert [(r["source"], r["samples"]) for r in manifest(tmp_path / "out")] == [
+        ("good.wav", 48000), ("half.flac", 320000),
+    ]  # fmt: skip
     assert "Nothing is in val and test" in printed
     assert call(folder, "--out", tmp_path / "out")[0] == 1, "also when there is nothing left to do"
 
