@@ -32,9 +32,8 @@ from data_tools.items import (
     identity,
     safe_id,
 )
-from data_tools.ledger import Ledger, same_settings
 from data_tools.network import check_url, shown
-from data_tools.prepare import prepare_sources
+from data_tools.prepare import check_free, prepare_sources
 from data_tools.report import some
 from data_tools.settings import Settings
 from data_tools.sources import SUFFIXES, UNREADABLE, discover, seconds
@@ -79,7 +78,7 @@ class Download:
 
     def run(self, given: dict[str, Asked], replace_inputs: bool) -> int:
         """Everything, to the data set. The exit status; raises UserError where there is no data set."""
-        check_out(self.out, self.settings)
+        check_free(self.out, self.settings)  # what prepare would refuse after hours of downloading
         with self.items.locked():
             inputs = given if replace_inputs else {**self.items.inputs(), **given}
             if not inputs:
@@ -405,14 +404,3 @@ def _is_text(path: Path) -> bool:
     with path.open("rb") as file:
         begin = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
     return begin.lower().startswith(tuple(text.lower() for text in TEXT))
-
-
-def check_out(out: Path, settings: Settings) -> None:
-    """What prepare would refuse after hours of downloading."""
-    before = Ledger(out).settings() if out.is_dir() else None
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; choose another --out")
-    if before is not None:
-        same_settings(out, before["settings"], settings.described())
-    elif out.is_dir() and any(p.name != Ledger(out).folder.name for p in out.iterdir()):
-        raise UserError(f"{out} has files in it and is no data set of this program; choose another --out")

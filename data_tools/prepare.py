@@ -44,7 +44,6 @@ def prepare(
     licence: a note for dataset.yaml; None keeps the one that is there.
     Raises UserError (and OSError) where no data set can be made of this; one that was there then stays.
     """
-    _check_free(out)
     sources, skipped = discover(given, out)
     return prepare_sources(sources, skipped, out, settings, licence, console=console)
 
@@ -64,13 +63,12 @@ def prepare_sources(
     about: by a source's name, for the manifest. Returns what was skipped, or used only up to its damage.
     """
     console = console or Console(highlight=False, soft_wrap=True, markup=False)
-    _check_free(out)
+    check_free(out, settings)
     listed = None if settings.splits is None else _listed(settings.splits, sources)
     ledger = Ledger(out)
     with ledger.locked():
         before = ledger.settings()
         if before is not None:
-            same_settings(out, before["settings"], settings.described())
             licence = licence or before["licence"]
         usable = _measure(sources, settings, ledger, skipped, console)
         if not usable:
@@ -101,11 +99,15 @@ def prepare_sources(
     return skipped | damaged
 
 
-def _check_free(out: Path) -> None:
+def check_free(out: Path, settings: Settings) -> None:
+    """Raises UserError where `out` is something else than a data set, or one of other settings."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; choose another --out")
     if out.is_dir() and not Ledger(out).settings_file.is_file() and any(p.name != FOLDER for p in out.iterdir()):
         raise UserError(f"{out} has files in it and is no data set of this program; choose another --out")
+    before = Ledger(out).settings() if out.is_dir() else None
+    if before is not None:
+        same_settings(out, before["settings"], settings.described())
 
 
 def _listed(path: Path, sources: list[Source]) -> dict[str, str]:

@@ -13,8 +13,6 @@ import os
 import shutil
 import sys
 import threading
-from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -24,12 +22,12 @@ from rich.console import Console
 
 from data_tools import midi, splitting
 from data_tools.dataset import file_hash, write_text
-from data_tools.ledger import FOLDER, Ledger, same_settings
+from data_tools.ledger import FOLDER, Ledger
 from data_tools.midi import Change, Ranges
-from data_tools.prepare import _check_free, prepare_sources
+from data_tools.prepare import check_free, prepare_sources
 from data_tools.report import pace, print_skipped, some
 from data_tools.settings import Settings, add_settings, settings_from
-from data_tools.sources import Source, unique_ids
+from data_tools.sources import Source, find, unique_ids
 from data_tools.splitting import SPLITS
 from sashimi.cli import reported_errors
 from sashimi.errors import UserError
@@ -128,21 +126,17 @@ def render(
     """
     console = console or Console(highlight=False, soft_wrap=True, markup=False)
     variations = variations or Variations()
-    _check_free(out)
     if collection is not None:
         settings, licence = replace(settings, split="list"), licence or collection.licence
     if variations.count:  # prepare would take them for copies
         settings = replace(settings, keep=tuple({*settings.keep, "duplicates"}))
-    before = Ledger(out).settings()
-    if before is not None:
-        same_settings(out, before["settings"], settings.described())
+    check_free(out, settings)
     made_with = {
         "synthesis": midi.synthesis(),
         "soundfont": {"name": soundfont.name, "sha256": check_soundfont(soundfont)},
     }
 
-    skipped: dict[str, str] = {}
-    paths = find(given, out, skipped)
+    paths, skipped = find(given, out, midi.SUFFIXES, "MIDI files")
     if collection is not None:
         paths = chosen(collection, paths, skipped, console)
         split_of = {entry["path"]: entry["split"] for entry in collection.files}
@@ -173,42 +167,6 @@ def render(
             unused = prepare_sources(sources, dict(skipped), out, settings, licence, about, console)
         shutil.rmtree(folder)
     return unused
-
-
-def find(given: Iterable[Path], out: Path, skipped: dict[str, str]) -> dict[str, Path]:
-    """All MIDI files in files and folders by name, in order, without hidden ones and what is in `out`.
-
-    Raises UserError for a path that does not exist.
-    """
-    found: dict[Path, tuple[Path, Path]] = {}  # by true path, so that none is taken twice: name, path
-    for path in given:
-        if not path.exists():
-            raise UserError(f"there is no file or folder {path}")
-        files = [path] if path.is_file() else _in_folder(path, out)
-        if not files:
-            skipped[str(path)] = "there are no MIDI files in this folder"
-        for file in files:
-            found.setdefault(file.resolve(), (Path(file.name) if path.is_file() else file.relative_to(path), file))
-    # Two folders may hold the same name: then both are called by their paths.
-    times = Counter(name for name, _ in found.values())
-    named = {_text(path if times[name] > 1 else name): path for name, path in found.values()}
-    return dict(sorted(named.items(), key=lambda item: Path(item[0])))
-
-
-def _in_folder(folder: Path, out: Path) -> list[Path]:
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in midi.SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-        and not path.resolve().is_relative_to(out.resolve())
-    ]
-
-
-def _text(path: Path) -> str:
-    """A path as text, also where its bytes are not."""
-    return os.fsencode(os.path.normpath(path)).decode("utf-8", "backslashreplace")
 
 
 def chosen(

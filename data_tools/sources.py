@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
@@ -46,33 +46,44 @@ def discover(given: Iterable[Path], out: Path) -> tuple[list[Source], dict[str, 
 
     Also the folders without recordings, with the reason. Raises UserError for a path that does not exist.
     """
-    found: dict[Path, tuple[Path, Path]] = {}  # by true path, so that none is taken twice: name, way from the folder
-    empty: dict[str, str] = {}
-    for path in given:
-        if not path.exists():
-            raise UserError(f"there is no file or folder {path}")
-        files = [path] if path.is_file() else _recordings_in(path, out)
-        if not files:
-            empty[str(path)] = "there are no recordings in this folder"
-        for file in files:
-            found.setdefault(file.resolve(), (file, file if path.is_file() else file.relative_to(path)))
-
-    # Two folders may hold the same name: then both are called by their paths.
-    times = Counter(name for _, name in found.values())
-    named = {_text(path if times[name] > 1 else name): path for path, name in found.values()}
+    named, empty = find(given, out, SUFFIXES, "recordings")
     ids = unique_ids(named)
     sources = []
-    for name, path in sorted(named.items(), key=lambda item: Path(item[0])):
+    for name, path in named.items():
         status = path.stat()
         sources.append(Source(path, name, ids[name], status.st_size, status.st_mtime_ns))
     return sources, empty
 
 
-def _recordings_in(folder: Path, out: Path) -> list[Path]:
+def find(
+    given: Iterable[Path], out: Path, suffixes: Collection[str], what: str
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """The given files, and those in the given folders that end in one of `suffixes`, by name, in order of name.
+
+    Without hidden ones and what is in `out`. Also the folders that hold none (of `what`), with the reason.
+    Raises UserError for a path that does not exist.
+    """
+    found: dict[Path, tuple[Path, Path]] = {}  # by true path, so that none is taken twice: name, way from the folder
+    empty: dict[str, str] = {}
+    for path in given:
+        if not path.exists():
+            raise UserError(f"there is no file or folder {path}")
+        files = [path] if path.is_file() else _in_folder(path, out, suffixes)
+        if not files:
+            empty[str(path)] = f"there are no {what} in this folder"
+        for file in files:
+            found.setdefault(file.resolve(), (file, file if path.is_file() else file.relative_to(path)))
+    # Two folders may hold the same name: then both are called by their paths.
+    times = Counter(name for _, name in found.values())
+    named = {_text(path if times[name] > 1 else name): path for path, name in found.values()}
+    return dict(sorted(named.items(), key=lambda item: Path(item[0]))), empty
+
+
+def _in_folder(folder: Path, out: Path, suffixes: Collection[str]) -> list[Path]:
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in suffixes
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
         and not path.resolve().is_relative_to(out.resolve())
