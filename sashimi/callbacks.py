@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
+from torch import Tensor, nn
 
 from sashimi import audio, checkpoint, loggers, plots
 from sashimi.checkpoint import LoadedModel
@@ -72,6 +73,52 @@ class Keeper(pl.Callback):
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
             os.replace(partial, self.last)
+
+
+class Averager(pl.Callback):
+    """A running mean of the weights, which takes their place while they are scored, played or kept as the best.
+
+    After step t, mean = d mean + (1 - d) weights with d = min(decay, (1 + t) / (10 + t)): a young mean follows fast.
+    It has to come last among the callbacks, so that the others find the mean when a validation ends.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay, self.mean = decay, dict[str, Tensor]()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.mean = state["mean"]
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.mean = {
+            name: self.mean[name].to(p.device) if name in self.mean else p.detach().clone()
+            for name, p in module.model.named_parameters()
+        }
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *rest: Any) -> None:
+        if (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, p in module.model.named_parameters():
+            self.mean[name].lerp_(p, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Weights and mean change places."""
+        for name, p in model.named_parameters():
+            weights = p.detach().clone()
+            p.copy_(self.mean[name])
+            self.mean[name] = weights
+
+    def on_validation_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.swap(module.model)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.swap(module.model)
 
 
 class MetricsFile(pl.Callback):
@@ -152,8 +199,17 @@ class Listener(pl.Callback):
     Training goes on as if it had not, also where playing fails. `stop` cuts a clip short, which is not kept.
     """
 
-    def __init__(self, folder: Path, every: int, seconds: float, seed: int, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        seconds: float,
+        seed: int,
+        stop: Callable[[], bool],
+        averager: Averager | None = None,
+    ) -> None:
         self.folder, self.every, self.seconds, self.seed, self.stop = folder, every, seconds, seed, stop
+        self.averager = averager
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
         stepped = (index + 1) % trainer.accumulate_grad_batches == 0
@@ -169,6 +225,8 @@ class Listener(pl.Callback):
         rate = codec.config.rate
         length, nothing = round(self.seconds * rate), np.zeros(0, np.uint8)
         model.eval()
+        if self.averager:
+            self.averager.swap(model)
         try:
             engine = make_engine(EngineConfig(), model)
             tokens = []
@@ -177,6 +235,8 @@ class Listener(pl.Callback):
                 if self.stop():
                     return
         finally:
+            if self.averager:
+                self.averager.swap(model)
             model.train()
         waveform = codec.decode(np.concatenate(tokens))
         title = f"step {step}, {bits_per_byte(block.log_likelihoods[0], length):.2f} bits per byte"

@@ -281,6 +281,7 @@ class TrainerConfig:
     wandb          project at Weights & Biases to log to, beside TensorBoard; null: none
     gradient_clip  by norm; 0: none
     accumulate     batches whose gradients make one step
+    ema            decay of a running mean of the weights, which is scored, played and kept as best; null: none
     precision      32-true or bf16-mixed
     accelerator, devices, strategy   as Lightning's Trainer takes them
     """
@@ -296,6 +297,7 @@ class TrainerConfig:
     wandb: str | None = None
     gradient_clip: float = 0.0
     accumulate: int = 1
+    ema: float | None = None
     precision: str = "32-true"
     accelerator: str = "auto"
     devices: int = 1
@@ -317,6 +319,8 @@ class TrainerConfig:
         _at_least("trainer.devices", self.devices, 1)
         _at_least("trainer.sample_seconds", self.sample_seconds, 0.01)
         _at_least("trainer.gradient_clip", self.gradient_clip, 0)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"trainer.ema={self.ema} must be above 0 and below 1")
         _one_of("trainer.precision", self.precision, ("32-true", "bf16-mixed"))
 
 

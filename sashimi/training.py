@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from sashimi import checkpoint, loggers
 from sashimi.batches import FRESH, Batches, LaneBatches, Windows
-from sashimi.callbacks import Keeper, Listener, MetricsFile, Ticker
+from sashimi.callbacks import Averager, Keeper, Listener, MetricsFile, Ticker
 from sashimi.checkpoint import BEST, LoadedModel, Metadata
 from sashimi.clips import describe
 from sashimi.codec import Codec
@@ -313,8 +313,12 @@ def make_trainer(
         Keeper(run, BEST, LAST, trainer.save_every),
         Ticker(console, module.total_steps, module.samples, stop),
     ]
+    averager = None if trainer.ema is None else Averager(trainer.ema)
     if trainer.sample_every is not None:
-        callbacks.append(Listener(run / "samples", trainer.sample_every, trainer.sample_seconds, config.seed, stop))
+        seconds, every = trainer.sample_seconds, trainer.sample_every
+        callbacks.append(Listener(run / "samples", every, seconds, config.seed, stop, averager))
+    if averager is not None:
+        callbacks.append(averager)
     return pl.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,

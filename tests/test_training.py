@@ -36,7 +36,7 @@ from sashimi.config import (
 from sashimi.data import TokenStore, TrainingWindows, open_tokens, training_windows
 from sashimi.errors import UserError
 from sashimi.evaluation import cold
-from sashimi.training import LAST, Training, parameter_groups, train
+from sashimi.training import LAST, Training, parameter_groups, start_model, train
 
 
 @pytest.fixture
@@ -81,6 +81,11 @@ def settings(folder: Path, **changes: object) -> TrainConfig:
 def weights(run: Path) -> dict[str, torch.Tensor]:
     state = torch.load(run / LAST, weights_only=True)
     return state["state_dict"]
+
+
+def tiny_start(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights that `settings` starts from."""
+    return {f"model.{name}": p.detach() for name, p in start_model(settings(folder)).named_parameters()}
 
 
 # --- windows ------------------------------------------------------------------------------------------
@@ -252,6 +257,40 @@ def test_what_cannot_be_carried(folder: Path, changes: dict[str, object], messag
     codec = {"codec": changes.pop("codec")} if "codec" in changes else {}
     with pytest.raises(ValueError, match=message):
         train(settings(folder, data=DataConfig(folder, **{"window": 1024, "carry_state": True, **changes}), **codec))  # type: ignore[arg-type]
+
+
+def test_the_mean_of_the_weights_is_what_is_scored_played_and_kept(folder: Path) -> None:
+    """Training itself is as without; the mean is the recursion over the weights after each step."""
+
+    def run(steps: int, name: str, **changes: object) -> Path:
+        constant = SchedulerConfig("constant")
+        given = {"trainer_max_steps": steps, "trainer_val_every": 5, "scheduler": constant, **changes}
+        return train(settings(folder, **given, runs_dir=folder.parent / name))
+
+    steps = [tiny_start(folder), *(weights(run(n, f"to-{n}")) for n in range(1, 6))]
+    averaged = run(5, "averaged", trainer_ema=0.5, trainer_sample_every=5, trainer_sample_seconds=0.01)
+    for name, tensor in weights(averaged).items():
+        assert torch.equal(tensor, steps[5][name]), name
+    best = checkpoint.load(averaged)
+    for name, p in best.named_parameters():
+        mean = steps[0][f"model.{name}"]
+        for n in range(1, 6):
+            decay = min(0.5, (1 + n) / (10 + n))
+            mean = decay * mean + (1 - decay) * steps[n][f"model.{name}"]
+        assert torch.allclose(p, mean, atol=1e-6), name
+    store = open_tokens(folder, "val", Codec(best.metadata.codec))
+    assert cold(best, store, 1024).bpb == pytest.approx(best.metadata.metrics["val/bpb"], abs=1e-4)
+    last = checkpoint.load(next((folder.parent / "to-5" / "test").iterdir()))
+    assert best.metadata.metrics["val/bpb"] != pytest.approx(last.metadata.metrics["val/bpb"], abs=1e-4)
+
+
+def test_the_mean_goes_on_where_it_stopped(folder: Path) -> None:
+    given = {"scheduler": SchedulerConfig("constant"), "trainer_ema": 0.9, "trainer_val_every": 2}
+    whole = train(settings(folder, **given, runs_dir=folder.parent / "whole"))
+    part = train(settings(folder, **given, trainer_max_steps=7))
+    assert train(settings(folder, **given, resume=Path("auto"))) == part
+    for ours, theirs in zip(checkpoint.load(part).parameters(), checkpoint.load(whole).parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_a_run_keeps_its_settings_when_it_goes_on(folder: Path) -> None:
