@@ -5,9 +5,10 @@ The same notes, soundfont and settings give the same samples. mido and pyfluidsy
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,7 +39,7 @@ LEAD = 0.2  # seconds before the first note
 TAIL = 8.0  # seconds after the last note off, at most
 FADE = 0.5  # the end of a tail that still sounds then
 AUDIBLE = 1e-3  # of the peak: -60 dB
-GAIN = 1.0  # peaks of solo piano are then at -6 to -18 dBFS; halved for music that would clip
+GAIN = 1.0  # peaks of solo piano are then at -3 to -24 dBFS; halved for music that would clip
 # Without an entry for the gain. Reverb and chorus differ between FluidSynth's versions; one core, as cores take turns
 # in an order of their own; voices enough that none is cut off for another.
 SETTINGS: dict[str, int] = {
@@ -125,10 +126,10 @@ def read(path: Path) -> Score:
     events: list[tuple[float, Any]] = []
     tempi: list[tuple[float, float]] = [(0.0, 120.0)]
     programs, instruments = [0] * 16, dict[str, None]()
-    start, end, now, tempo = None, 0.0, 0.0, 500000
+    start, end, now, before, tempo = None, 0.0, 0.0, 0, 500000
     key = title = None
-    for message in mido.merge_tracks(file.tracks):
-        now += mido.tick2second(message.time, file.ticks_per_beat, tempo)
+    for ticks, message in _merged(file.tracks):
+        now, before = now + mido.tick2second(ticks - before, file.ticks_per_beat, tempo), ticks
         match message.type:
             case "set_tempo":
                 tempo = max(message.tempo, 1)
@@ -156,6 +157,12 @@ def read(path: Path) -> Score:
     return Score(events, start, end, labels | {"bpm": _median(tempi, start, end), "instruments": list(instruments)})
 
 
+def _merged(tracks: Iterable[list[Any]]) -> list[tuple[int, Any]]:
+    """All messages, with their ticks from the beginning. mido.merge_tracks copies each twice, which takes longer."""
+    timed = [pair for track in tracks for pair in zip(accumulate(m.time for m in track), track, strict=True)]
+    return sorted(timed, key=lambda pair: pair[0])
+
+
 def _text(text: str) -> str:
     """mido takes all bytes for Latin-1."""
     raw = text.encode("latin-1", "replace").strip(b"\0 \n")
@@ -181,6 +188,8 @@ def _median(tempi: list[tuple[float, float]], start: float, end: float) -> float
 
 
 def varied(score: Score, change: Change) -> Score:
+    if change == Change():
+        return score
     events = []
     for seconds, message in score.events:
         if message.type.startswith("note_"):
