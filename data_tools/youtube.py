@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
 
@@ -252,18 +253,27 @@ class _Log:
 def _entries(page: Entry, found: Iterable[dict[str, Any]]) -> Iterator[Entry]:
     """The items of a list. Those that have no address of their own are found again by their id on the page."""
     for item in found:
-        title = str(item.get("title") or "")
+        title = _title(item)
         if item.get("_type") in ("url", "url_transparent"):
             yield Entry(item["url"], item.get("ie_key"), None, title)
         else:
             yield Entry(page.url, page.extractor, str(item.get("id")), title)
 
 
+def _title(info: dict[str, Any]) -> str:
+    """Of a recording on a page without a title, which yt-dlp calls None (1), the name of its file."""
+    title = str(info.get("title") or "")
+    if re.fullmatch(r"None( \(\d+\))?", title):
+        address = str(info.get("url") or (info.get("formats") or [{}])[-1].get("url") or "")
+        return unquote(PurePosixPath(urlsplit(address).path).stem)
+    return title
+
+
 def about(info: dict[str, Any]) -> dict[str, Any]:
     """What is known of a recording, for the manifest; only what is."""
     date = str(info.get("upload_date") or "")
     known = {
-        "title": info.get("title"),
+        "title": _title(info),
         "uploader": info.get("uploader") or info.get("channel") or info.get("artist"),
         "url": info.get("webpage_url") or info.get("original_url"),
         "upload_date": f"{date[:4]}-{date[4:6]}-{date[6:]}" if re.fullmatch(r"\d{8}", date) else None,

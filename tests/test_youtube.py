@@ -59,6 +59,16 @@ def test_a_page_that_plays_something(tmp_path: Path, server: Server, call: Call)
     assert server.paths().count("/a.m4a") == 1
 
 
+def test_on_a_page_without_a_title_recordings_are_called_by_their_files(
+    tmp_path: Path, server: Server, call: Call
+) -> None:
+    server.pages["/"] = Page(b"<html><body><audio src='a%20song.wav'></audio></body></html>", "text/html")
+    server.pages["/a%20song.wav"] = server.pages["/a.wav"]
+    status, printed = call(f"{server.url}/", "--out", tmp_path / "out")
+    assert status == 0, printed
+    assert [row["about"]["title"] for row in manifest(tmp_path / "out")] == ["a song"]
+
+
 def test_a_page_with_several(tmp_path: Path, server: Server, call: Call) -> None:
     server.pages["/page"] = page("/a.wav", "/absent.wav", "/b.wav")
     out = tmp_path / "out"
