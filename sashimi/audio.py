@@ -15,6 +15,7 @@ from sashimi.errors import UserError
 from sashimi.files import finished
 
 BLOCK_SECONDS = 10
+UNKNOWN = 1 << 62  # frames, that libsndfile gives a FLAC whose writer was killed; it cannot read that to its end
 SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_16"}
 
 Waveform = NDArray[np.float32]
@@ -108,7 +109,8 @@ def _open(path: Path, start: float, end: float | None) -> tuple[int, Iterator[Wa
     try:
         # Lossless files are libsndfile's: it seeks to the sample. Not so in mp3 and ogg, where every block
         # read through soundfile is followed by a seek, and every seek by a damaged frame.
-        if sf.info(path).format not in ("MP3", "OGG"):
+        found = sf.info(path)
+        if found.format not in ("MP3", "OGG") and found.frames < UNKNOWN:
             readers.reverse()
     except sf.LibsndfileError:
         pass

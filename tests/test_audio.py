@@ -134,6 +134,24 @@ def test_what_is_not_a_recording(tmp_path: Path) -> None:
         audio.read(tmp_path / "silent.mkv", 16000)
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_what_a_killed_writer_flushed_can_be_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    code = """
+import os, sys
+import numpy as np
+from pathlib import Path
+from sashimi import audio
+writer = audio.Writer(Path(sys.argv[1]), 16000)
+for _ in range(25):
+    writer.write(0.3 * np.sin(np.arange(16000) * 0.05).astype(np.float32))
+    writer.flush()
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code, path])
+    assert 24 * 16000 < len(audio.read(path, 16000)) <= 25 * 16000
+
+
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     """In a process of its own, whose files may not grow."""
     code = """
