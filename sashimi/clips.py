@@ -268,11 +268,9 @@ class ClipFolder:
 
     def _close(self, whole: bool) -> None:
         """Enter the clips under way."""
-        recorders, self.recorders = self.recorders, []
-        for recorder in recorders:
+        while self.recorders:  # those left by an error are entered when all is finished
+            recorder = self.recorders.pop(0)
             recorder.close(whole)
-            if self.config.plots:
-                self._plot(recorder)
             sampling = {f.name: getattr(self.config, f.name) for f in fields(SamplingConfig)}
             self.rows.append({
                 "file": recorder.path.name,
@@ -286,6 +284,8 @@ class ClipFolder:
                 **sampling,
             })  # fmt: skip
             self._write_tables()
+            if self.config.plots:
+                self._plot(recorder)
 
     def _plot(self, recorder: Recorder) -> None:
         from sashimi import plots
