@@ -163,6 +163,11 @@ class Training(pl.LightningModule):
         if isinstance(self.windows, Lanes):
             batches = LaneBatches(self.windows, batch, first, rank)
             if self.carried is not None:  # of a run that is resumed: those of all processes
+                if len(self.carried) != world * batch:
+                    raise UserError(
+                        f"this run carries {len(self.carried)} lanes and would go on with {world * batch}: resume it "
+                        f"with as many devices as before, trainer.devices={len(self.carried) // batch}"
+                    )
                 self.carried = self.carried[rank * batch : (rank + 1) * batch]
         else:
             batches = Batches(self.windows, batch, first, rank, world)

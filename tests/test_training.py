@@ -245,6 +245,16 @@ def test_two_processes_carry_as_one(folder: Path) -> None:
         assert torch.allclose(weights(runs[1])[name], tensor, atol=2e-5), name
 
 
+def test_lanes_that_would_be_lost_are_refused(folder: Path) -> None:
+    data = DataConfig(folder, window=1024, batch=2, carry_state=True)
+    run = train(settings(folder, data=data, trainer_max_steps=2, trainer_val_every=2))
+    state = torch.load(run / LAST, weights_only=True)
+    state["carried"] = state["carried"].repeat(2, 1)  # as of two processes
+    torch.save(state, run / LAST)
+    with pytest.raises(ValueError, match="carries 4 lanes and would go on with 2: .*trainer.devices=2"):
+        train(settings(folder, data=data, resume=run))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
