@@ -70,7 +70,7 @@ py="$venv/bin/python"
 pip() { "$py" -m pip --disable-pip-version-check "$@"; }
 
 if ! command -v "${CXX:-c++}" >/dev/null 2>&1; then
-    warn "no C++ compiler found. The native engine, which plays in real time, and PyKeOps need one.
+    warn "no C++ compiler found. Playing in real time, fast training on a CPU and PyKeOps need one.
           Debian, Ubuntu: sudo apt install g++    Fedora: sudo dnf install gcc-c++    macOS: xcode-select --install"
 fi
 
@@ -120,12 +120,15 @@ echo "torch==$have_version" >"$constraints"
 say "installing the project with its extras [$extras]"
 pip install -q -c "$constraints" -e ".[$extras]"
 check_build
-say "compiling the native engine for this processor"
+say "compiling for this processor: the native engine and what trains on a CPU"
 "$py" -c '
-from sashimi.engines.compiler import BuildError, library
+from sashimi.compiler import BuildError, library
+from sashimi.engines.native import SOURCE as engine
+from sashimi.kernels import norm, recurrence
 try:
-    library()
+    for source in (engine, recurrence.SOURCE, norm.SOURCE):
+        library(source)
 except BuildError as error:
-    print(f"warning: {error}; generate.py will play with the slow eager engine")'
+    print(f"warning: {error}; training and generate.py will be slow")'
 say "done: torch $have_version ($build), $("$py" --version)"
 say "enter the environment with:  source ${venv#"$PWD"/}/bin/activate"

@@ -2,14 +2,11 @@
 
 import ctypes
 import math
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from sashimi.engines.compiler import FLAGS, NATIVE, BuildError, find_compiler
+from sashimi import compiler
 from sashimi.errors import UserError
 from sashimi.model import SaShiMi
 
@@ -63,22 +60,9 @@ def bandwidth(touched: Sequence[Section], batch: int, threads: int, seconds: flo
     whole = [0 if shared else s.weights for s in touched]
     divided = [s.states + (s.weights if shared else 0) for s in touched]
     columns = [(ctypes.c_int64 * len(touched))(*c) for c in (whole, divided, [s.period for s in touched])]
-    rate = library().bandwidth(len(touched), *columns, threads, ctypes.c_double(seconds))
+    library = compiler.library(SOURCE)
+    library.bandwidth.restype = ctypes.c_double
+    rate = library.bandwidth(len(touched), *columns, threads, ctypes.c_double(seconds))
     if not rate:
         raise UserError(f"there is no memory, or there are no {threads} threads, to measure the bandwidth with")
     return rate
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """bandwidth.cpp, compiled for this process. Raises BuildError."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bandwidth.so"
-        command = [*find_compiler(), *FLAGS, NATIVE, str(SOURCE), "-o", str(path)]
-        try:
-            subprocess.run(command, capture_output=True, text=True, check=True)
-        except subprocess.CalledProcessError as error:
-            raise BuildError(f"{command[0]} does not compile {SOURCE}: {error.stderr.strip()}") from None
-        loaded = ctypes.CDLL(str(path))
-    loaded.bandwidth.restype = ctypes.c_double
-    return loaded

@@ -104,7 +104,7 @@ def describe(model: LoadedModel) -> str:
     bits = model.metadata.metrics.get("heldout_bpb", {}).get("q50")
     return (
         f"{model.metadata.name or 'unnamed'}: SaShiMi, {config.n_layers} blocks of {kind} "
-        f"({resolve_backend(config.layer.backend)} kernels), {parameters:.2f} M parameters, "
+        f"({resolve_backend(config.layer.backend)}), {parameters:.2f} M parameters, "
         f"{model.metadata.codec.rate} Hz" + (f", {bits:.3f} bits per byte on held-out recordings" if bits else "")
     )
 

@@ -39,7 +39,7 @@ class LayerConfig:
     dt_min, dt_max  range of the initial step sizes
     dt_transform    dt = softplus or exp of its parameter
     n_ssm           copies of (A, B) shared by the channels; must divide every tier's width
-    backend         how kernels are computed: auto, two_level, keops, torch
+    backend         how layers run: auto, recurrence, chunked, two_level, keops, torch
     """
 
     kind: str = "s4"

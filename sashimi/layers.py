@@ -11,18 +11,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from sashimi import ssm
+from sashimi import compiler, ssm
 from sashimi.config import LayerConfig
 from sashimi.errors import UserError
-from sashimi.kernels import resolve_backend
+from sashimi.kernels import KERNELS, norm, resolve_backend
 from sashimi.kernels.cauchy import cauchy_keops, cauchy_kernel, cauchy_torch
 from sashimi.kernels.chunked import chunked_scan
+from sashimi.kernels.recurrence import recurrent_scan
 from sashimi.kernels.system import System, coordinates
 from sashimi.kernels.two_level import two_level_kernel
 from sashimi.kernels.vandermonde import vandermonde_keops, vandermonde_torch
-
-# Samples from which chunks are faster than an FFT: docs/experiments.md.
-LONG = 1 << 16
 
 
 def fft_convolve(u: Tensor, K: Tensor) -> Tensor:
@@ -98,9 +96,10 @@ class S4(nn.Module):
         return system.to(dtype)
 
     def kernel(self, L: int) -> Tensor:
-        """The convolution kernel by the configured backend. f(H L)."""
+        """The convolution kernel by the configured backend, by the two-level form where that computes none. f(H L)."""
         dtype = self.C.dtype
-        match resolve_backend(self.config.backend), self.config.kind:
+        backend = resolve_backend(self.config.backend, self.C.device, L)
+        match backend if backend in KERNELS else "two_level", self.config.kind:
             case "two_level", "s4d":
                 # Powers of a diagonal cost little; in float64 they keep the phase of late lags.
                 return two_level_kernel(self.system(), L, dtype)
@@ -120,32 +119,37 @@ class S4(nn.Module):
                     w = a.log()
                 return (vandermonde_keops if backend == "keops" else vandermonde_torch)(C * Bbar, w, L)
 
-    def _mix(self, y: Tensor, u: Tensor) -> Tensor:
-        """Everything after the state space systems. y, u: f(... H) -> f(... H)."""
-        y = self.dropout(F.gelu(self.dropout(y + self.D * u)))
+    def _mix(self, y: Tensor) -> Tensor:
+        """Everything after the state space systems and the skip. f(... H) -> f(... H)."""
+        y = self.dropout(F.gelu(self.dropout(y)))
         y = self.output_linear(y)
         return F.glu(y, dim=-1) if self.glu else y
 
     def forward(self, u: Tensor) -> Tensor:
         """Convolution from the zero state. f(B L H) -> f(B L H)."""
-        if u.shape[1] >= LONG and resolve_backend(self.config.backend) == "two_level":
+        if resolve_backend(self.config.backend, u.device, u.shape[1]) not in KERNELS:
             return self.scan(u, u.new_zeros(len(u), self.H, self.N, dtype=self.C.dtype))[0]
         with torch.autocast(u.device.type, enabled=False):
             y = fft_convolve(u.to(self.C.dtype).mT, self.kernel(u.shape[1]))
-        return self._mix(y.mT, u)
+        return self._mix(y.mT + self.D * u)
 
     def scan(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Convolution from a state. u: f(B L H), x: f(B H N) -> f(B L H), the last state f(B H N)."""
-        # Powers of a dense map in float64 are most of the work, and training has no use for their last digits.
-        dtype = self.C.dtype if self.training and self.config.kind == "s4" else torch.float64
+        wide = self.C.dtype
         with torch.autocast(u.device.type, enabled=False):
-            y, x = chunked_scan(self.system(dtype), u.to(self.C.dtype).mT, x)
-        return self._mix(y.mT, u), x
+            if resolve_backend(self.config.backend, u.device, u.shape[1]) == "recurrence":
+                y, x = recurrent_scan(self.system(wide), self.D, u.to(wide), x.to(wide))
+            else:
+                # Powers of a dense map in float64 are most of the work, and training has no use for their last digits.
+                powers = wide if self.training and self.config.kind == "s4" else torch.float64
+                y, x = chunked_scan(self.system(powers), u.to(wide).mT, x)
+                y = y.mT + self.D * u
+        return self._mix(y), x
 
     def step(self, u: Tensor, x: Tensor, system: System) -> tuple[Tensor, Tensor]:
         """One step of the recurrence. u: f(B H), x: f(B H N), `system` from `self.system` -> f(B H), f(B H N)."""
         y, x = system.step(u, x)
-        return self._mix(y, u), x
+        return self._mix(y + self.D * u), x
 
 
 class FeedForward(nn.Module):
@@ -177,8 +181,14 @@ class ScalarNorm(nn.Module):
         """f(... H) -> f(... H)."""
         # On a CPU torch.var_mean takes several times as long.
         centred = u - u.mean(-1, keepdim=True)
-        norm = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
-        return self.s * math.sqrt(u.shape[-1]) / norm * (centred + self.m)
+        length = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+        return self.s * math.sqrt(u.shape[-1]) / length * (centred + self.m)
+
+    def beside(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalised u: f(... H), and u to go past it: in one compiled pass, where there is one."""
+        if u.device.type == "cpu" and u.dtype == self.s.dtype and compiler.builds(norm.SOURCE):
+            return norm.norm_beside(u, self.m, self.s)
+        return self(u), u
 
 
 class WeightNormLinear(nn.Module):
@@ -239,12 +249,11 @@ class Block(nn.Module):
 
         Without a state: convolution from zero. With `system`: one step of the recurrence (L = 1).
         """
-        v = self.norm(u)
+        if system is not None and x is not None and isinstance(self.layer, S4):
+            y, x = self.layer.step(self.norm(u)[:, 0], x, system)
+            return u + y[:, None], x
+        v, u = self.norm.beside(u)
         if isinstance(self.layer, FeedForward) or x is None:
             return u + self.layer(v), None
-        if system is None:
-            y, x = self.layer.scan(v, x)
-        else:
-            y, x = self.layer.step(v[:, 0], x, system)
-            y = y[:, None]
+        y, x = self.layer.scan(v, x)
         return u + y, x

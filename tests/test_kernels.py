@@ -6,14 +6,15 @@ import pytest
 import torch
 from test_ssm import dense, random_dplr
 
-from sashimi import kernels, ssm
+from sashimi import compiler, kernels, ssm
 from sashimi.config import LayerConfig
 from sashimi.errors import UserError
 from sashimi.kernels.cauchy import cauchy_keops, cauchy_torch
 from sashimi.kernels.chunked import chunked_scan, toeplitz
+from sashimi.kernels.recurrence import recurrent_scan
 from sashimi.kernels.system import DenseMap, System, coordinates
 from sashimi.kernels.vandermonde import vandermonde_keops, vandermonde_torch
-from sashimi.layers import S4
+from sashimi.layers import S4, ScalarNorm
 
 LENGTHS = [1, 2, 15, 16, 100, 257]
 
@@ -47,7 +48,7 @@ def gradients(made: S4, K: torch.Tensor) -> list[torch.Tensor]:
 SYSTEMS = [("s4", {}), ("s4d", {}), ("s4d", {"discretization": "bilinear", "init": "lin"}), ("s4", {"n_ssm": 2})]
 
 
-@pytest.mark.parametrize("backend", kernels.BACKENDS)
+@pytest.mark.parametrize("backend", kernels.KERNELS)
 @pytest.mark.parametrize(("kind", "settings"), SYSTEMS)
 def test_backends_agree_with_powers(kind: str, settings: dict[str, object], backend: str) -> None:
     made = layer(kind, backend=backend, **settings)
@@ -117,28 +118,108 @@ def test_real_coordinates_hold_the_complex_system() -> None:
     assert torch.allclose(columns, coordinates(expected), atol=1e-12)
 
 
+def scanned(
+    way: str, made: S4, u: torch.Tensor, x: torch.Tensor, chunk: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """y + D u and the last state. u: f(B L H)."""
+    if way == "recurrence":
+        return recurrent_scan(made.system(), made.D, u, x)
+    y, x = chunked_scan(made.system(), u.mT, x, chunk)
+    return y.mT + made.D * u, x
+
+
 @pytest.mark.parametrize("seed", range(6))
-def test_chunked_scan_is_stepping(seed: int, kind: str) -> None:
-    """Random batch, length, chunk and start state; outputs, final state and gradients."""
+@pytest.mark.parametrize("way", kernels.SCANS)
+def test_scans_are_stepping(seed: int, way: str, kind: str) -> None:
+    """Random batch, length, width, chunk and start state; outputs, final state and all gradients."""
     g = torch.Generator().manual_seed(seed)
-    B, L, chunk = (int(torch.randint(*r, (), generator=g)) for r in ((1, 4), (1, 70), (0, 6)))
-    made = layer(kind)
-    system = made.system()
-    u = torch.randn(B, 4, L, dtype=torch.float64, generator=g, requires_grad=True)
-    x0 = torch.randn(B, 4, 8, dtype=torch.float64, generator=g, requires_grad=True)
-    x, ys = x0, []
+    B, L, H, chunk = (int(torch.randint(*r, (), generator=g)) for r in ((1, 4), (1, 70), (1, 20), (0, 6)))
+    L += 250 * (seed % 3 == 0)  # over some chunks of the recurrence
+    made = layer(kind, H=H, N=2 + 2 * seed)
+    u = torch.randn(B, L, H, dtype=torch.float64, generator=g, requires_grad=True)
+    x0 = torch.randn(B, H, made.N, dtype=torch.float64, generator=g, requires_grad=True)
+    system, x, ys = made.system(), x0, []
     for k in range(L):
-        y, x = system.step(u[..., k], x)
-        ys.append(y)
-    y = torch.stack(ys, dim=-1)
-    y_, x_ = chunked_scan(system, u, x0, 1 << chunk if seed % 2 else None)
-    assert torch.allclose(y_, y, atol=1e-11)
-    assert torch.allclose(x_, x, atol=1e-11)
+        y, x = system.step(u[:, k], x)
+        ys.append(y + made.D * u[:, k])
+    y = torch.stack(ys, dim=1)
+    y_, x_ = scanned(way, made, u, x0, 1 << chunk if seed % 2 else None)
+    assert torch.allclose(y_, y, atol=1e-11 * y.abs().max().item())
+    assert torch.allclose(x_, x, atol=1e-11 * x.abs().max().item())
     weights = torch.randn_like(y), torch.randn_like(x)
-    wanted = torch.autograd.grad((y * weights[0]).sum() + (x * weights[1]).sum(), (u, x0, made.C), retain_graph=True)
-    given = torch.autograd.grad((y_ * weights[0]).sum() + (x_ * weights[1]).sum(), (u, x0, made.C))
+    inputs = [u, x0, *(p for n, p in made.named_parameters() if not n.startswith("output_linear"))]
+    wanted, given = (
+        torch.autograd.grad((a * weights[0]).sum() + (b * weights[1]).sum(), inputs) for a, b in ((y, x), (y_, x_))
+    )
     for ours, theirs in zip(given, wanted, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-9 * theirs.abs().max().item())
+
+
+def test_recurrence_in_single_precision_at_length(kind: str) -> None:
+    """Published sizes over 16,384 samples, values and gradients, within 1e-4 of the largest value."""
+    torch.manual_seed(0)
+    made = S4(8, 64, LayerConfig(kind=kind))
+    u, weights, x = torch.randn(1, 16384, 8), torch.randn(1, 16384, 8), torch.zeros(1, 8, 64)
+
+    def run(dtype: torch.dtype) -> list[torch.Tensor]:
+        made.to(dtype)
+        v = u.to(dtype).requires_grad_()
+        y, last = recurrent_scan(made.system(dtype), made.D, v, x.to(dtype))
+        inputs = v, made.C, made.D, made.log_A_real
+        return [y.detach(), last.detach(), *torch.autograd.grad((y * weights.to(dtype)).sum(), inputs)]
+
+    single, exact = run(torch.float32), run(torch.float64)
+    for ours, theirs in zip(single, exact, strict=True):
+        assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("width", [16, 32, 64])
+def test_recurrence_on_other_processors(width: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their vectors, emulated by the compiler, and several threads that are not torch's."""
+    library = compiler.library
+    flags = (f"-DVECTOR_BYTES={width}", "-Wno-psabi", "-DOWN_THREADS")
+    monkeypatch.setattr(compiler, "library", lambda source: library(source, flags))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    made = layer(kind, H=19)
+    u = torch.randn(2, 140, 19, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 19, 8, dtype=torch.float64)
+    given, wanted = (scanned(way, made, u, x, None)[0] for way in ("recurrence", "chunked"))
+    assert torch.allclose(given, wanted, atol=1e-10 * wanted.abs().max().item())
+    ours, theirs = (torch.autograd.grad(y.square().sum(), (u, made.C)) for y in (given, wanted))
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-9 * b.abs().max().item())
+
+
+@pytest.mark.parametrize("shape", [(2, 300, 64), (3, 5), (1, 257, 20), (1, 1, 1)])
+def test_norm_in_one_pass(shape: tuple[int, ...]) -> None:
+    """The norm and what goes past it against plain torch, gradients too."""
+    norm = ScalarNorm().double()
+    with torch.no_grad():
+        norm.m += 0.3
+        norm.s *= 2
+    u = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    if shape[-1] == 1:
+        assert norm.beside(u)[0].isinf().all(), "one channel has no deviation, here as there"
+        return
+    (v, w), expected = norm.beside(u), norm(u)
+    assert torch.allclose(v, expected)
+    assert torch.equal(w, u)
+    a, b = torch.randn_like(u), torch.randn_like(u)
+    ours = torch.autograd.grad((v * a + w * b).sum(), (u, norm.m, norm.s))
+    theirs = torch.autograd.grad((expected * a + u * b).sum(), (u, norm.m, norm.s))
+    for given, wanted in zip(ours, theirs, strict=True):
+        assert torch.allclose(given, wanted)
+
+
+def test_without_a_compiler_layers_are_convolutions(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, u = layer(kind), torch.randn(1, 40, 4, dtype=torch.float64)
+    expected = made(u)
+    monkeypatch.setattr(compiler, "builds", lambda source: False)
+    assert kernels.resolve_backend("auto") == "two_level"
+    assert kernels.resolve_backend("auto", L=kernels.LONG) == "chunked"
+    assert torch.allclose(made(u), expected)
+    with pytest.raises(UserError, match=r"recurrence needs a C\+\+ compiler"):
+        kernels.resolve_backend("recurrence")
 
 
 def test_toeplitz() -> None:
@@ -147,7 +228,10 @@ def test_toeplitz() -> None:
 
 
 def test_backend_choice() -> None:
-    assert kernels.resolve_backend("auto") == kernels.BACKENDS[0]
+    assert kernels.resolve_backend("auto") == "recurrence"
+    assert kernels.resolve_backend("auto", "cuda") == "two_level"
+    with pytest.raises(UserError, match="runs on a CPU"):
+        kernels.resolve_backend("recurrence", "cuda")
     with pytest.raises(UserError, match="two_level, keops, torch"):
         kernels.resolve_backend("cuda")
 

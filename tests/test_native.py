@@ -13,11 +13,12 @@ import pytest
 import torch
 from conftest import ROOT, tiny_model
 
+from sashimi import compiler
+from sashimi.compiler import BuildError
 from sashimi.config import EngineConfig, LayerConfig, ModelConfig, SamplingConfig
-from sashimi.engines import compiler, make_engine
-from sashimi.engines.compiler import BuildError
+from sashimi.engines import make_engine
 from sashimi.engines.eager import EagerEngine
-from sashimi.engines.native import NativeEngine, Pace, bfloat16_pairs, packed
+from sashimi.engines.native import SOURCE, NativeEngine, Pace, bfloat16_pairs, packed
 from sashimi.errors import UserError
 from sashimi.model import SaShiMi
 
@@ -80,7 +81,7 @@ def test_logits_after_20_000_steps(kind: str) -> None:
 def test_every_vector_width_gives_the_same(lanes: None, kind: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The widths of other processors, emulated here by the compiler; bf16 too."""
     library = compiler.library
-    monkeypatch.setattr(compiler, "library", lambda: library((f"-DLANES={width}", "-Wno-psabi")))
+    monkeypatch.setattr(compiler, "library", lambda source: library(source, (f"-DLANES={width}", "-Wno-psabi")))
     model = shaped(SHAPES[1], kind)
     for half, tolerance in ((False, 2e-6), (True, 0.02)):
         engine = NativeEngine(model.float(), half=half, threads=2)
@@ -251,22 +252,22 @@ def script(path: Path, text: str) -> str:
 
 def test_built_once_and_kept(builds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-O0"))
-    compiler.library()
+    compiler.library(SOURCE)
     (kept,) = builds.iterdir()
     first = kept.stat().st_mtime_ns
     compiler.library.cache_clear()
-    compiler.library()
+    compiler.library(SOURCE)
     assert [path.stat().st_mtime_ns for path in builds.iterdir()] == [first]
     monkeypatch.setattr(compiler, "processor", lambda: "another processor")
     compiler.library.cache_clear()
-    compiler.library()
+    compiler.library(SOURCE)
     assert len(list(builds.iterdir())) == 2, "what was built for another processor is not loaded"
 
 
 def test_a_damaged_build_is_built_again(builds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "build", lambda command, path: path.write_bytes(b"no library"))
     with pytest.raises(BuildError, match="cannot be loaded"):
-        compiler.library()
+        compiler.library(SOURCE)
     assert not list(builds.iterdir())
 
 
@@ -296,7 +297,7 @@ def test_no_compiler_at_all(builds: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(compiler, "COMPILERS", ("no-such-compiler",))
     with pytest.raises(BuildError, match=r"no C\+\+ compiler.*apt install g\+\+"):
-        compiler.library()
+        compiler.library(SOURCE)
 
 
 def test_a_cache_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

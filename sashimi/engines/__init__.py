@@ -2,16 +2,16 @@
 
 base      the contract
 eager     plain torch: the oracle of every other engine
-native    native.cpp, built by compiler.py
+native    native.cpp, built on first use
 prefill   hearing a prompt, for all of them
 """
 
 import logging
 
 from sashimi.checkpoint import LoadedModel
+from sashimi.compiler import BuildError
 from sashimi.config import EngineConfig
 from sashimi.engines.base import Engine
-from sashimi.engines.compiler import BuildError
 from sashimi.engines.eager import EagerEngine
 from sashimi.engines.native import NativeEngine
 

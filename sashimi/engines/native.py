@@ -2,19 +2,21 @@
 
 import ctypes
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sashimi import compiler
 from sashimi.codec import Tokens
 from sashimi.config import SamplingConfig
-from sashimi.engines import compiler
 from sashimi.engines.base import Engine, Keys
 from sashimi.errors import UserError
 from sashimi.model import SaShiMi, State
 
+SOURCE = Path(__file__).with_name("native.cpp")
 Array = NDArray[Any]
 PANEL = 16  # rows of a matrix that lie together; native.cpp
 FEED_FORWARD, DIAGONAL, LOW_RANK = 0, 1, 2
@@ -31,7 +33,7 @@ class NativeEngine(Engine):
         self.model, self.threads = model, threads or torch.get_num_threads()
         self.description = f"native, {'bf16' if half else 'fp32'}, up to {self.threads} threads"
         self.pace = Pace(self.threads)
-        self.library = compiler.library()
+        self.library = compiler.library(SOURCE)
         description, rest, dense = packed(model, self.library.sashimi_lanes())
         if half:
             dense = bfloat16_pairs(dense)

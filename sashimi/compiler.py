@@ -1,7 +1,8 @@
-"""Builds native.cpp for this machine, once, and keeps what it built."""
+"""Builds the C++ parts for this machine, once, and keeps what it built."""
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from sashimi.errors import UserError
 
-SOURCE = Path(__file__).with_name("native.cpp")
+log = logging.getLogger(__name__)
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread")
 NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
@@ -21,29 +22,39 @@ PATIENCE = 300  # seconds that a compiler may take; it takes ten
 
 
 class BuildError(UserError):
-    """There is no native engine on this machine; the message says why, and what would help."""
+    """A C++ part cannot be built on this machine; the message says why, and what would help."""
 
 
 @cache
-def library(flags: tuple[str, ...] = ()) -> ctypes.CDLL:
-    """native.cpp as a loaded library, compiled on first use for this very processor. flags: further ones.
+def library(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """A C++ file as a loaded library, compiled on first use for this very processor. flags: further ones.
 
-    Kept under a name that changes with the source, the compiler, the flags and the processor, so nothing that was
-    built for another is ever loaded; two processes may build at once. Raises BuildError.
+    Kept under a name that changes with the source, the headers beside it, the compiler, the flags and the processor,
+    so nothing that was built for another is ever loaded; two processes may build at once. Raises BuildError.
     """
     compiler = find_compiler()
     command = [*compiler, *FLAGS, NATIVE, *flags]
-    key = hashlib.sha256(
-        "\0".join([SOURCE.read_text(encoding="utf-8"), *command, version(compiler), processor()]).encode()
-    ).hexdigest()[:20]
-    path = cache_folder() / f"native-{key}.so"
+    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(source.parent.glob("*.h")))]
+    key = hashlib.sha256("\0".join([*texts, *command, version(compiler), processor()]).encode()).hexdigest()[:20]
+    path = cache_folder() / f"{source.stem}-{key}.so"
     if not path.is_file():
-        build(command, path)
+        build([*command, str(source)], path)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
         path.unlink(missing_ok=True)  # damaged: the next start builds it again
-        raise BuildError(f"the native engine cannot be loaded ({error}); start again to build it anew") from None
+        raise BuildError(f"what {source.name} was built to cannot be loaded ({error}); start again") from None
+
+
+@cache
+def builds(source: Path) -> bool:
+    """Whether `library` has it; a warning says why not. For what has another, slower way."""
+    try:
+        library(source)
+    except BuildError as error:
+        log.warning("%s. What %s does goes a slower way", error, source.name)
+        return False
+    return True
 
 
 def find_compiler() -> list[str]:
@@ -98,17 +109,15 @@ def build(command: list[str], path: Path) -> None:
     """Compile, whole or not at all. Raises BuildError with the compiler's first words."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        done = subprocess.run(
-            [*command, str(SOURCE), "-o", str(partial)], capture_output=True, text=True, timeout=PATIENCE
-        )
+        done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True, timeout=PATIENCE)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no message"]
             first = next((line for line in lines if "error" in line), lines[0])
-            raise BuildError(f"{shlex.join(command[:1])} does not compile the native engine: {first}")
+            raise BuildError(f"{shlex.join(command[:1])} does not compile {command[-1]}: {first}")
         os.replace(partial, path)
     except subprocess.TimeoutExpired:
-        raise BuildError(f"{command[0]} took more than {PATIENCE} s to compile the native engine") from None
+        raise BuildError(f"{command[0]} took more than {PATIENCE} s to compile {command[-1]}") from None
     except OSError as error:
-        raise BuildError(f"the native engine cannot be compiled: {error}") from None
+        raise BuildError(f"{command[-1]} cannot be compiled: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
