@@ -1,4 +1,4 @@
-"""The published code, stepping its own SaShiMi, from a clone of github.com/state-spaces/s4."""
+"""The published code's own SaShiMi, to step and to train, from a clone of github.com/state-spaces/s4."""
 
 import logging
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sashimi.errors import UserError
 from sashimi.model import SaShiMi
@@ -15,27 +15,40 @@ from sashimi.model import SaShiMi
 MODE, KINDS = "dense", {"s4": "dplr", "s4d": "diag"}
 
 
-def published_player(clone: Path, model: SaShiMi, batch: int) -> Callable[[int], None]:
-    """Plays n steps of `batch` streams of a model of the same sizes, random weights, drawing as generate.py does.
+def published_stack(clone: Path, model: SaShiMi) -> tuple[nn.Module, nn.Embedding, nn.Linear]:
+    """A stack of the same sizes as a model, random weights, its embedding and its head.
 
     Raises UserError where the folder is no clone.
     """
     if not (clone / "models" / "sashimi" / "sashimi.py").is_file():
         raise UserError(f"{clone} holds no models/sashimi/sashimi.py: it is no clone of github.com/state-spaces/s4")
     sys.path.insert(0, str(clone))
+    sys.modules["pykeops"] = None  # type: ignore[assignment]  # which it would call for a GPU
     logging.disable(logging.ERROR)  # that it finds no CUDA extension
     from models.sashimi.sashimi import Sashimi  # type: ignore[import-not-found]
 
     config = model.config
     torch.manual_seed(0)
-    stack = Sashimi(
-        config.d_model, config.n_layers, config.pool, config.expand, config.ff, mode=KINDS[config.layer.kind]
-    ).eval()
-    embedding, head = nn.Embedding(config.vocab, config.d_model), nn.Linear(config.d_model, config.vocab)
+    kind = KINDS[config.layer.kind]
+    stack = Sashimi(config.d_model, config.n_layers, config.pool, config.expand, config.ff, mode=kind)
+    return stack, nn.Embedding(config.vocab, config.d_model), nn.Linear(config.d_model, config.vocab)
+
+
+def published_logits(clone: Path, model: SaShiMi) -> tuple[Callable[[Tensor], Tensor], list[nn.Parameter]]:
+    """i(B L) -> f(B L vocab) by convolution, and the parameters to train. Raises UserError."""
+    stack, embedding, head = published_stack(clone, model)
+    parts = nn.ModuleList([stack, embedding, head])
+    return lambda tokens: head(stack(embedding(tokens))[0]), list(parts.parameters())
+
+
+def published_player(clone: Path, model: SaShiMi, batch: int) -> Callable[[int], None]:
+    """Plays n steps of `batch` streams of a model of the same sizes, drawing as generate.py does. Raises UserError."""
+    stack, embedding, head = published_stack(clone, model)
+    stack.eval()
     with torch.inference_mode():
         for module in stack.modules():  # its setup_rnn knows the DPLR kernel only
             if hasattr(module, "_setup_step"):
-                module._setup_step(**({"mode": MODE} if config.layer.kind == "s4" else {}))
+                module._setup_step(**({"mode": MODE} if model.config.layer.kind == "s4" else {}))
         state = stack.default_state(batch)
     token = torch.full((batch,), model.start_token)
 
