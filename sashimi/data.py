@@ -107,11 +107,13 @@ class TokenStore:
     """A split as one memory-mapped array: tokens, or samples where the codec normalises by window.
 
     offsets  where each recording begins, and the end of the last
+    path     the file, beside which more about the split may be kept; its name changes with codec and recordings
     """
 
     codec: Codec
     values: NDArray[Any]
     offsets: list[int]
+    path: Path | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -150,7 +152,7 @@ def open_tokens(
     if not index.is_file():
         _encode(path, codec, found, report)
     offsets = json.loads(index.read_text(encoding="utf-8"))
-    return TokenStore(codec, np.memmap(path, _dtype(codec), mode="r"), offsets)
+    return TokenStore(codec, np.memmap(path, _dtype(codec), mode="r"), offsets, path)
 
 
 def _cache_path(folder: Path, split: str, codec: Codec, found: list[Recording]) -> Path:

@@ -9,11 +9,11 @@ from conftest import ROOT
 
 # Each module may import those before it, and of the later ones nothing.
 ORDER = [
-    "errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data",
+    "errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data", "yardsticks",
     "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines", "generation", "evaluation",
     "clips", "comparison", "loggers", "batches", "callbacks", "training",
 ]  # fmt: skip
-LEAVES = {"errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data"}
+LEAVES = {"errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data", "yardsticks"}
 # A published checkpoint is read into the metadata of ours, which the checkpoint module defines.
 EXCEPTIONS = {("published", "checkpoint")}
 
