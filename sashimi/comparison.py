@@ -145,7 +145,10 @@ def _hold_against_yardsticks(
     ways = {"cold": column.figures[f"final/{split}/bpb"], "carried": column.figures.get(f"final/{split}/bpb carried")}
     model = {way: bits for way, bits in ways.items() if bits is not None}
     column.figures |= {f"final/{split}/{name}": bits for name, bits in figures.items()}
-    column.verdicts.append(f"{column.title} on {split}: {yardsticks.verdict(model, figures)}")
+    minutes, total = evaluation.yardstick_minutes, store.offsets[-1] / store.codec.config.rate / 60
+    capped = minutes is not None and minutes < total
+    note = f" (linear prediction over {minutes:g} of {total:.0f} minutes, spread evenly)" if capped else ""
+    column.verdicts.append(f"{column.title} on {split}: {yardsticks.verdict(model, figures)}{note}")
 
 
 # --- output -------------------------------------------------------------------------------------------

@@ -147,7 +147,8 @@ def open_tokens(
             f"with --rate {rate} and another --out"
         )
     found = recordings(folder, split)
-    path = _cache_path(folder, split, codec, found)
+    config = {"pcm": rate} if codec.config.normalize == "window" else asdict(codec.config)
+    path = cache_path(folder, split, config, found)
     index = path.with_suffix(".json")
     if not index.is_file():
         _encode(path, codec, found, report)
@@ -155,11 +156,8 @@ def open_tokens(
     return TokenStore(codec, np.memmap(path, _dtype(codec), mode="r"), offsets, path)
 
 
-def _cache_path(folder: Path, split: str, codec: Codec, found: list[Recording]) -> Path:
-    """A file whose name changes with the codec and with every recording."""
-    config = asdict(codec.config)
-    if codec.config.normalize == "window":
-        config = {"pcm": config["rate"]}
+def cache_path(folder: Path, split: str, config: dict[str, Any], found: list[Recording]) -> Path:
+    """A file for what is made of a split's recordings; its name changes with every one, and with how it is made."""
     files = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for r in found for f in r.files]
     key = hashlib.sha256(json.dumps([config, split, [r.name for r in found], files]).encode()).hexdigest()[:16]
     name = f"{split}-{key}.bin"

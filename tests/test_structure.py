@@ -10,7 +10,7 @@ from conftest import ROOT
 # Each module may import those before it, and of the later ones nothing.
 ORDER = [
     "errors", "files", "config", "cli", "progress", "codec", "audio", "fingerprints", "plots", "sampling", "data",
-    "yardsticks",
+    "yardsticks", "memorisation",
     "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines", "generation", "evaluation",
     "clips", "comparison", "loggers", "batches", "callbacks", "training",
 ]  # fmt: skip
