@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_tools.fingerprints import SPAN, Match, matches
 from data_tools.measuring import Measured, hop
 from data_tools.settings import Settings
 from data_tools.sources import Source
 from data_tools.splitting import SPLITS, Piece
+from sashimi.fingerprints import SPAN, Match, matches
 from sashimi.progress import clock
 
 SILENT_DB = -60.0  # of the recording's peak

@@ -13,12 +13,12 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from data_tools.dataset import FLOOR_DB
-from data_tools.fingerprints import FRAMES_A_SECOND, Codes, Fingerprinter
 from data_tools.loudness import Loudness
 from data_tools.settings import Settings
 from data_tools.sources import heard
 from sashimi.audio import Waveform
 from sashimi.errors import UserError
+from sashimi.fingerprints import FRAMES_A_SECOND, Codes, Fingerprinter
 
 DAMAGED_SECONDS = 10.0  # of a recording that ends in damage, are worth having
 FLAT = 3  # equal samples in a row

@@ -47,8 +47,8 @@ class Codec:
             return np.floor(x * np.float32(self.levels - 0.01) + np.float32(0.005)).astype(np.uint8)
         return np.minimum(np.rint(x * self.levels), self.levels - 1).astype(np.uint8)
 
-    def decode(self, tokens: NDArray[np.integer]) -> NDArray[np.float32]:
-        """i(...) -> f32(...), in [-1, 1]."""
+    def decode(self, tokens: NDArray[np.integer] | NDArray[np.floating]) -> NDArray[np.float32]:
+        """i(...) -> f32(...), in [-1, 1]. Half between two tokens: where their cells meet."""
         x = np.asarray(tokens, dtype=np.float32) / (self.levels / 2) - 1
         if self.config.law == "mu-law":
             mu = np.float32(self.levels - 1)

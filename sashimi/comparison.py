@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sashimi import checkpoint, plots
+from sashimi import checkpoint, plots, yardsticks
 from sashimi.checkpoint import LoadedModel
 from sashimi.codec import Codec
-from sashimi.config import CodecConfig, EvaluateConfig
+from sashimi.config import CodecConfig, EvaluateConfig, EvaluationConfig
 from sashimi.data import TokenStore, open_tokens
 from sashimi.errors import UserError
 from sashimi.evaluation import TOP, carried, carries, cold
@@ -28,6 +28,7 @@ class Column:
     title: str
     about: dict[str, str]
     figures: dict[str, float | None] = field(default_factory=dict)
+    verdicts: list[str] = field(default_factory=list)
 
 
 def compare(config: EvaluateConfig, experiment: str | None = None) -> Path:
@@ -63,6 +64,10 @@ def compare(config: EvaluateConfig, experiment: str | None = None) -> Path:
         for model, store_of, column in zip(models, stores, columns, strict=True):
             for split, store in store_of.items():
                 column.figures |= _score(model, store, split, config, report)
+    if config.evaluation.yardstick_minutes != 0:
+        for store_of, column in zip(stores, columns, strict=True):
+            for split, store in store_of.items():
+                _hold_against_yardsticks(column, store, split, config.evaluation, console)
     folder = config.save_dir or Path("evaluations") / time.strftime("%Y%m%d-%H%M%S")
     _print(console, columns)
     _save(folder, columns, config)
@@ -132,6 +137,20 @@ def _score(model: LoadedModel, store: TokenStore, split: str, config: EvaluateCo
     return figures
 
 
+def _hold_against_yardsticks(
+    column: Column, store: TokenStore, split: str, evaluation: EvaluationConfig, console: Console
+) -> None:
+    """Adds the rows of what is simple, and says in words whether the model is better."""
+    figures = yardsticks.measure(store, evaluation.window, evaluation.yardstick_minutes, console)
+    ways = {"cold": column.figures[f"final/{split}/bpb"], "carried": column.figures.get(f"final/{split}/bpb carried")}
+    model = {way: bits for way, bits in ways.items() if bits is not None}
+    column.figures |= {f"final/{split}/{name}": bits for name, bits in figures.items()}
+    minutes, total = evaluation.yardstick_minutes, store.offsets[-1] / store.codec.config.rate / 60
+    capped = minutes is not None and minutes < total
+    note = f" (linear prediction over {minutes:g} of {total:.0f} minutes, spread evenly)" if capped else ""
+    column.verdicts.append(f"{column.title} on {split}: {yardsticks.verdict(model, figures)}{note}")
+
+
 # --- output -------------------------------------------------------------------------------------------
 
 
@@ -151,6 +170,9 @@ def _print(console: Console, columns: list[Column]) -> None:
     for key, *values in _rows(columns):
         table.add_row(key, *values, style="bold" if key.endswith("/bpb") else None)
     console.print(table)
+    for column in columns:
+        for line in column.verdicts:
+            console.print(line)
 
 
 def _save(folder: Path, columns: list[Column], config: EvaluateConfig) -> None:
@@ -160,6 +182,7 @@ def _save(folder: Path, columns: list[Column], config: EvaluateConfig) -> None:
     evaluation = config.evaluation
     saved = {
         "window": evaluation.window,
+        "yardstick_minutes": evaluation.yardstick_minutes,
         "checkpoints": [{"title": c.title, **c.about, "figures": c.figures} for c in columns],
     }
     with finished(folder / "evaluation.json") as partial:
@@ -167,7 +190,9 @@ def _save(folder: Path, columns: list[Column], config: EvaluateConfig) -> None:
     lines = [" | ".join(row) for row in (header, ["---"] * len(header), *_rows(columns))]
     with finished(folder / "evaluation.md") as partial:
         text = "".join(f"| {line} |\n" for line in lines)
-        partial.write_text(f"{text}\nWindows of {evaluation.window} tokens, each from nothing.\n", encoding="utf-8")
+        verdicts = "".join(f"- {line}\n" for c in columns for line in c.verdicts)
+        text += f"\nWindows of {evaluation.window} tokens, each from nothing.\n" + ("\n" + verdicts if verdicts else "")
+        partial.write_text(text, encoding="utf-8")
     bars = {
         f"{split}{kind}": [c.figures.get(f"final/{split}/bpb{kind}") for c in columns]
         for split in evaluation.splits

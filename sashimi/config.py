@@ -409,15 +409,18 @@ class EvaluationConfig:
     batch    windows at a time; changes no figure
     splits   of the data set
     carried  also score with the state carried from window to window
+    yardstick_minutes  of each split, that linear prediction hears beside the models; null: all; 0: no yardsticks
     """
 
     window: int = 131072
     batch: int = 1
     splits: list[str] = field(default_factory=lambda: ["test", "val"])
     carried: bool = True
+    yardstick_minutes: float | None = 120.0
 
     def __post_init__(self) -> None:
         _at_least("evaluation.window", self.window, 1)
+        _at_least("evaluation.yardstick_minutes", self.yardstick_minutes or 0, 0)
         _at_least("evaluation.batch", self.batch, 1)
         for split in self.splits:
             _one_of("evaluation.splits", split, SPLITS)

@@ -107,11 +107,13 @@ class TokenStore:
     """A split as one memory-mapped array: tokens, or samples where the codec normalises by window.
 
     offsets  where each recording begins, and the end of the last
+    path     the file, beside which more about the split may be kept; its name changes with codec and recordings
     """
 
     codec: Codec
     values: NDArray[Any]
     offsets: list[int]
+    path: Path | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -145,19 +147,17 @@ def open_tokens(
             f"with --rate {rate} and another --out"
         )
     found = recordings(folder, split)
-    path = _cache_path(folder, split, codec, found)
+    config = {"pcm": rate} if codec.config.normalize == "window" else asdict(codec.config)
+    path = cache_path(folder, split, config, found)
     index = path.with_suffix(".json")
     if not index.is_file():
         _encode(path, codec, found, report)
     offsets = json.loads(index.read_text(encoding="utf-8"))
-    return TokenStore(codec, np.memmap(path, _dtype(codec), mode="r"), offsets)
+    return TokenStore(codec, np.memmap(path, _dtype(codec), mode="r"), offsets, path)
 
 
-def _cache_path(folder: Path, split: str, codec: Codec, found: list[Recording]) -> Path:
-    """A file whose name changes with the codec and with every recording."""
-    config = asdict(codec.config)
-    if codec.config.normalize == "window":
-        config = {"pcm": config["rate"]}
+def cache_path(folder: Path, split: str, config: dict[str, Any], found: list[Recording]) -> Path:
+    """A file for what is made of a split's recordings; its name changes with every one, and with how it is made."""
     files = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for r in found for f in r.files]
     key = hashlib.sha256(json.dumps([config, split, [r.name for r in found], files]).encode()).hexdigest()[:16]
     name = f"{split}-{key}.bin"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sashimi.checkpoint import LoadedModel
@@ -144,22 +143,3 @@ def heldout_bpb(
         figures.append(score.bpb)
         report(len(figures) / len(chosen))
     return {f"q{q:02}": float(np.quantile(figures, q / 100)) for q in (5, 25, 50, 75, 95)}
-
-
-def entropies(store: TokenStore, window: int = 1 << 20) -> tuple[float, float]:
-    """Order-0 and order-1 entropy of a split's tokens, in bits: what counting them, or their pairs, would reach.
-
-    Of the tokens' own counts, so a little lower than any code of that order could do.
-    """
-    levels = store.codec.levels
-    pairs = np.zeros(levels * levels)
-    for _, _, tokens in store.windows(window):
-        t = tokens.astype(np.int64)
-        pairs += np.bincount(t[:-1] * levels + t[1:], minlength=levels * levels)
-
-    def bits(counts: NDArray[np.float64]) -> float:
-        p = counts[counts > 0] / counts.sum()
-        return float(-(p * np.log2(p)).sum())
-
-    order_0 = bits(pairs.reshape(levels, levels).sum(axis=0))
-    return order_0, bits(pairs) - bits(pairs.reshape(levels, levels).sum(axis=1))

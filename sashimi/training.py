@@ -26,16 +26,16 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from sashimi import checkpoint, loggers
+from sashimi import checkpoint, loggers, yardsticks
 from sashimi.batches import FRESH, Batches, LaneBatches, Windows
 from sashimi.callbacks import Averager, Keeper, Listener, MetricsFile, Ticker
 from sashimi.checkpoint import BEST, LoadedModel, Metadata
 from sashimi.clips import describe
 from sashimi.codec import Codec
-from sashimi.config import REQUIRED, OptimizerConfig, TrainConfig, build_settings, plain
+from sashimi.config import REQUIRED, EvaluationConfig, OptimizerConfig, TrainConfig, build_settings, plain
 from sashimi.data import Lanes, MixedWindows, TokenStore, TrainingWindows, description, open_tokens, training_windows
 from sashimi.errors import UserError
-from sashimi.evaluation import TOP, Score, carries, entropies, heldout_bpb
+from sashimi.evaluation import TOP, Score, carries, heldout_bpb
 from sashimi.files import finished
 from sashimi.progress import bar, stop_on_interrupt
 
@@ -273,12 +273,10 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
         if module.validated != trainer.global_step:  # the steps were no multiple of val_every
             trainer.validate(module, verbose=False)
     if trainer.is_global_zero:
-        order_0, order_1 = entropies(val)
+        simple = yardsticks.measure(val, config.data.window, EvaluationConfig().yardstick_minutes, console)
         best = measure(run, folder, config, console)
-        say(
-            f"held out    {best.metadata.metrics['val/bpb']:.3f} bits per byte on val; its tokens' own entropy is "
-            f"{order_0:.3f} (order 0) and {order_1:.3f} (order 1)"
-        )
+        others = ", ".join(f"{name} {bits:.3f}" for name, bits in simple.items())
+        say(f"held out    {best.metadata.metrics['val/bpb']:.3f} bits per byte on val; by simple means: {others}")
     say(f"done        play it: python generate.py checkpoint_path={run}")
     return run
 

@@ -1,5 +1,6 @@
 """What many tests need: small models, small recordings."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,3 +59,19 @@ def recording(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@functools.cache
+def notes(seconds: float, seed: int, voices: int = 3, rate: int = 16000) -> np.ndarray:
+    """Music of a kind: every voice plays a note of five partials each quarter of a second, with a decay. Peak 0.5."""
+    rng = np.random.default_rng(seed)
+    sound = np.zeros(round(seconds * rate))
+    step = rate // 4
+    t = np.arange(2 * step) / rate
+    for start in range(0, len(sound), step):
+        for _ in range(voices):
+            pitch = 110 * 2 ** (rng.integers(36) / 12)
+            partials = rng.uniform(0, 1, 5) / np.arange(1, 6)
+            note = sum(a * np.sin(2 * np.pi * pitch * k * t) for k, a in enumerate(partials, 1)) * np.exp(-6 * t)
+            sound[start : start + len(note)] += rng.uniform(0.3, 1) * note[: len(sound) - start]
+    return (0.5 * sound / np.abs(sound).max()).astype(np.float32)

@@ -47,7 +47,7 @@ def settings(tmp_path: Path, checkpoints: list[Path], data: Path | None, **chang
     )
 
 
-def test_the_founding_table(tmp_path: Path, two: list[Path], folder: Path) -> None:
+def test_the_founding_table(tmp_path: Path, two: list[Path], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = compare(settings(tmp_path, two, folder))
     with (out / "evaluation.csv").open(newline="", encoding="utf-8") as file:
         rows = {row[0]: row[1:] for row in csv.reader(file)}
@@ -65,6 +65,23 @@ def test_the_founding_table(tmp_path: Path, two: list[Path], folder: Path) -> No
     saved_bpb = saved["checkpoints"][1]["figures"]["final/val/bpb"]
     assert saved_bpb == pytest.approx(float(rows["final/val/bpb"][1]), abs=1e-5)
     assert "| final/test/bpb |" in (out / "evaluation.md").read_text(encoding="utf-8")
+    yardsticks = [float(rows[f"final/val/{name}"][1]) for name in ("order 0", "order 1", "linear prediction", "FLAC")]
+    assert yardsticks[1] < yardsticks[0] < 8 < yardsticks[3]  # noise, in short files with headers
+    assert 6 < yardsticks[2] < 10
+    line = f"s4d on val: cold ({saved_bpb:.3f}) loses to order 1 by {saved_bpb - yardsticks[1]:.3f}, order 0 by"
+    assert line in (out / "evaluation.md").read_text(encoding="utf-8")
+    assert line in capsys.readouterr().out
+
+
+def test_yardsticks_of_a_part_and_none(
+    tmp_path: Path, two: list[Path], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare(settings(tmp_path, two[:1], folder, splits=["val"], carried=False, yardstick_minutes=0.0001))
+    assert "(linear prediction over 0.0001 of 0 minutes, spread evenly)" in capsys.readouterr().out
+    out = compare(settings(tmp_path, two[:1], folder, splits=["val"], carried=False, yardstick_minutes=0))
+    (column,) = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["checkpoints"]
+    assert "final/val/FLAC" not in column["figures"]
+    assert " on val: " not in capsys.readouterr().out
     assert (out / "evaluation.png").read_bytes()[:4] == b"\x89PNG"
 
 

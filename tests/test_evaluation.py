@@ -12,7 +12,7 @@ from sashimi.checkpoint import LoadedModel
 from sashimi.codec import Codec
 from sashimi.config import CodecConfig
 from sashimi.data import TokenStore, open_tokens
-from sashimi.evaluation import Score, carried, cold, entropies, heldout_bpb
+from sashimi.evaluation import Score, carried, cold, heldout_bpb
 
 WINDOW = 128
 
@@ -107,13 +107,3 @@ def test_heldout_quantiles(tmp_path: Path) -> None:
     assert quantiles["q50"] == pytest.approx(sorted(each)[1] / 500 / np.log(2), rel=1e-5)
     assert list(quantiles.values()) == sorted(quantiles.values())
     assert heldout_bpb(model, [TokenStore(store.codec, store.values, [0, 499])]) == {}
-
-
-def test_entropies_by_hand() -> None:
-    """A fair coin that is repeated: one bit alone, half a bit after its neighbour."""
-    rng = np.random.default_rng(0)
-    tokens = np.repeat(rng.integers(0, 2, 200_000), 2).astype(np.uint8)
-    order_0, order_1 = entropies(TokenStore(Codec(CodecConfig()), tokens, [0, len(tokens)]))
-    assert order_0 == pytest.approx(1, abs=1e-3)
-    stay = 0.75
-    assert order_1 == pytest.approx(-stay * np.log2(stay) - (1 - stay) * np.log2(1 - stay), abs=1e-2)

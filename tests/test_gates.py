@@ -1,6 +1,5 @@
 """What is not taken into a data set: silence, clipping, music that is there already; and what else is told of it."""
 
-import functools
 import json
 import subprocess
 import sys
@@ -11,12 +10,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 import soxr
-from conftest import ROOT
+from conftest import ROOT, notes
 from rich.console import Console
 from test_prepare import Call, call, contents, described, manifest, tone
 
-from data_tools import fingerprints
-from data_tools.fingerprints import Fingerprinter, Match
 from data_tools.gates import Dropped, sounding
 from data_tools.ledger import Ledger
 from data_tools.loudness import Loudness
@@ -28,22 +25,6 @@ from sashimi import audio
 
 RATE = 16000
 __all__ = ["call"]  # the fixture
-
-
-@functools.cache
-def notes(seconds: float, seed: int, voices: int = 3, rate: int = RATE) -> np.ndarray:
-    """Music of a kind: every voice plays a note of five partials each quarter of a second, with a decay. Peak 0.5."""
-    rng = np.random.default_rng(seed)
-    sound = np.zeros(round(seconds * rate))
-    step = rate // 4
-    t = np.arange(2 * step) / rate
-    for start in range(0, len(sound), step):
-        for _ in range(voices):
-            pitch = 110 * 2 ** (rng.integers(36) / 12)
-            partials = rng.uniform(0, 1, 5) / np.arange(1, 6)
-            note = sum(a * np.sin(2 * np.pi * pitch * k * t) for k, a in enumerate(partials, 1)) * np.exp(-6 * t)
-            sound[start : start + len(note)] += rng.uniform(0.3, 1) * note[: len(sound) - start]
-    return (0.5 * sound / np.abs(sound).max()).astype(np.float32)
 
 
 def save(path: Path, waveform: np.ndarray, rate: int = RATE) -> Path:
@@ -157,37 +138,6 @@ def test_duplicates_can_be_kept(tmp_path: Path) -> None:
     assert len(kept(tmp_path / "out")) == 2
     assert described(tmp_path / "out")["keep"] == ["duplicates"]
     assert described(tmp_path / "out")["dropped"] == {}
-
-
-@pytest.mark.parametrize("shift", [0, 1, 799, 800, 12345])
-def test_codes_of_a_shifted_copy(shift: int) -> None:
-    music = notes(30, 10)
-
-    def codes(waveform: np.ndarray, block: int) -> fingerprints.Codes:
-        fingerprinter = Fingerprinter(RATE)
-        for at in range(0, len(waveform), block):
-            fingerprinter.add(waveform[at : at + block])
-        return fingerprinter.codes()
-
-    one, other = codes(music, 160000), codes(0.2 * music[shift:], 777)
-    assert len(one) == 300 - fingerprints.SPAN + 1
-    found = fingerprints.matches({"one": one, "other": other, "another": codes(notes(30, 11), 160000)})
-    assert found
-    assert {(match.a, match.b) for match in found} == {("one", "other")}
-    best = max(found, key=lambda match: match.length)
-    assert best.at_a - best.at_b in (shift // 1600, shift // 1600 + 1)
-    assert best.length > 0.8 * len(other)
-    assert np.array_equal(codes(music, 777), one), "blocks make no difference"
-
-
-def test_a_steady_sound_is_like_nothing() -> None:
-    fingerprinter = Fingerprinter(RATE)
-    fingerprinter.add((0.5 * np.sin(np.arange(20 * RATE) * 0.2)).astype(np.float32))
-    fingerprinter.add(np.zeros(20 * RATE, np.float32))
-    codes = fingerprinter.codes()
-    assert fingerprints.matches({"a": codes, "b": codes.copy()}) == []
-    assert fingerprints.matches({}) == fingerprints.matches({"a": np.zeros((0, 2), np.uint32)}) == []
-    assert Match("a", 0, "b", 0, 50) != Match("a", 0, "b", 1, 50)
 
 
 # --- silence and clipping -----------------------------------------------------------------------------
