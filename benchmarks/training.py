@@ -87,7 +87,7 @@ def stepper(run: Run) -> Callable[[], None]:
 
 def child(run: Run) -> report.Measure:
     torch.set_num_threads(run.threads)
-    memory.keep()
+    memory.hold()
     step = stepper(run)
 
     def measure() -> dict[str, float]:

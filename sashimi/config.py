@@ -31,7 +31,7 @@ def _at_least(name: str, value: float, least: float) -> None:
 
 @dataclass
 class LayerConfig:
-    """One S4 layer. Defaults are those of the published SaShiMi.
+    """One S4 layer. Defaults are those of the published SaShiMi, but for the kind: docs/experiments.md.
 
     kind            s4: diagonal plus low rank; s4d: diagonal
     init            legs (both kinds), lin, inv (s4d)
@@ -42,7 +42,7 @@ class LayerConfig:
     backend         how layers run: auto, recurrence, chunked, two_level, keops, torch
     """
 
-    kind: str = "s4"
+    kind: str = "s4d"
     init: str = "legs"
     discretization: str | None = None
     dt_min: float = 0.001

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import tiny_model
 
-from benchmarks import generation, prefill, report, roofline
+from benchmarks import generation, prefill, report, roofline, training
 from benchmarks.published import published_player
 from sashimi.engines.native import NativeEngine
 from sashimi.errors import UserError
@@ -46,6 +46,22 @@ def test_prefill(tmp_path: Path) -> None:
         assert 0 <= row.difference < 1e-4
     assert len(json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["rows"]) == 2
     assert prefill.table("", found).row_count == 2
+
+
+@pytest.mark.parametrize("carry", [[], ["--carry"]])
+def test_training(carry: list[str], tmp_path: Path) -> None:
+    tiny = ["--blocks", "1", "--kinds", "s4d", "--d-model", "8", "--repeats", "1", "--json", str(tmp_path / "report.json")]
+    shapes = ["--shapes", "64x2,32x1", "--backends", "recurrence,two_level", "--threads", "1"]
+    found = training.main([*tiny, *shapes, *carry])
+    assert all(row.run.carry == bool(carry) for row in found)
+    assert [(row.run.window, row.run.batch, row.run.backend) for row in found] == [
+        (64, 2, "recurrence"), (64, 2, "two_level"), (32, 1, "recurrence"), (32, 1, "two_level"),
+    ]  # fmt: skip
+    for first, row in zip(found[::2] * 2, [*found[::2], *found[1::2]], strict=True):
+        assert row.peak > 0
+        assert row.x_preferred == pytest.approx(first.samples / row.samples)
+    assert len(json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["rows"]) == 4
+    assert training.table("", found).row_count == 4
 
 
 def test_the_difference_is_relative_to_each_part() -> None:
