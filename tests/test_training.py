@@ -36,7 +36,8 @@ from sashimi.config import (
 from sashimi.data import TokenStore, TrainingWindows, open_tokens, training_windows
 from sashimi.errors import UserError
 from sashimi.evaluation import cold
-from sashimi.training import LAST, Training, parameter_groups, start_model, train
+from sashimi.learning import Training, parameter_groups
+from sashimi.training import LAST, start_model, train
 
 
 @pytest.fixture
