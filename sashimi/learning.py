@@ -53,7 +53,9 @@ class Training(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.config, self.model, self.windows = config, model, windows
+        model.recompute = config.trainer.activation_checkpointing
         self.carried: Tensor | None = None  # f(B S): what every lane of this process has left
+        self.losses: list[Tensor] = []  # of the batches of this step
         self.val, self.score, self.validated = val, Score(), -1  # the step of the last validation
 
     @property
@@ -100,16 +102,18 @@ class Training(pl.LightningModule):
         else:
             targets, logits = batch[0], self.carried_logits(*batch)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.long().flatten())
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss became NaN at step {self.global_step}: the last good checkpoints are kept; "
-                f"lower optimizer.lr={self.config.optimizer.lr} or set trainer.gradient_clip=1"
-            )
+        self.losses.append(loss.detach())
         self.log_dict({"train/loss": loss, "train/bpb": loss / math.log(2)})
         if (self.global_step + 1) % self.config.trainer.log_every == 0:
             sums = Score()
             sums.add(logits[0].detach(), targets[0])
             self.log_dict({f"train/{name}": value for name, value in accuracies(sums).items()})
+        return loss
+
+    def mean_loss(self) -> Tensor:
+        """Of the batches since it was last asked for, in nats."""
+        loss = torch.stack(self.losses).mean()
+        self.losses.clear()
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -22,8 +22,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from sashimi import checkpoint, loggers
-from sashimi.callbacks import Averager, Keeper, Listener, MetricsFile, Ticker
+from sashimi import checkpoint, loggers, memory
+from sashimi.callbacks import Averager, Keeper, Listener, MetricsFile, Ticker, WholeCheckpoints
 from sashimi.checkpoint import BEST, LoadedModel, Metadata
 from sashimi.clips import describe
 from sashimi.codec import Codec
@@ -31,10 +31,13 @@ from sashimi.config import REQUIRED, TrainConfig, build_settings, plain
 from sashimi.data import description, open_tokens, training_windows
 from sashimi.errors import UserError
 from sashimi.evaluation import carries, entropies, heldout_bpb
+from sashimi.faults import explained
 from sashimi.files import finished
 from sashimi.learning import Training
 from sashimi.progress import bar, stop_on_interrupt
+from sashimi.rollback import Rollback
 
+log = logging.getLogger(__name__)
 LAST, CONFIG = "last.ckpt", "config.yaml"
 HELDOUT_WINDOWS = 24  # of 5 seconds, that tell what is usual for held-out music: half a minute's work
 RUN = "SASHIMI_RUN_DIRECTORY"  # set for the processes of a distributed run
@@ -43,8 +46,8 @@ RUN = "SASHIMI_RUN_DIRECTORY"  # set for the processes of a distributed run
 def train(config: TrainConfig, experiment: str | None = None) -> Path:
     """Train what `config` describes and return the run directory.
 
-    Raises UserError for settings, data sets and checkpoints that cannot be used, and for a loss that became
-    NaN. Ctrl-C saves and raises KeyboardInterrupt; `resume` goes on from there.
+    Raises UserError for settings, data sets and checkpoints that cannot be used, for a loss that becomes NaN
+    again and again, and where memory or the disk is full. Ctrl-C saves and raises KeyboardInterrupt; `resume` goes on from there.
     """
     quieten()
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -91,7 +94,19 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
         say(f"{'' if i else 'recordings':<10}  {each}: {minutes:.1f} minutes to train on{of}")
     say(f"run         {run} ({'new' if new else 'resumed'}), {module.total_steps} steps of {module.samples} samples")
     last = run / LAST
-    with loggers.opened(run, config.trainer.wandb, plain(asdict(config))) as to:
+    cuda = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    need, free = memory.estimate(model, config, cuda), memory.available(cuda)
+    if free is not None and not cuda:
+        free //= config.trainer.devices  # processes beside each other
+    line, warning = memory.preflight(need, config, free, model.period)
+    say(f"memory      {line}")
+    if warning is not None:
+        rank_zero_only(log.warning)(warning)
+    memory.hold()
+    with (
+        explained(last, config, need, model.period),
+        loggers.opened(run, config.trainer.wandb, plain(asdict(config))) as to,
+    ):
         with stop_on_interrupt() as stop:
             trainer = make_trainer(config, run, module, console, stop, to)
             trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -141,12 +156,14 @@ def make_trainer(
 ) -> pl.Trainer:
     """Lightning's Trainer with this project's callbacks and none of its own."""
     trainer = config.trainer
+    averager = None if trainer.ema is None else Averager(trainer.ema)
+    rollback = Rollback(console, averager)
     callbacks: list[pl.Callback] = [
+        rollback,
         MetricsFile(run / "metrics.csv", trainer.log_every),
-        Keeper(run, BEST, LAST, trainer.save_every),
+        Keeper(run, BEST, LAST, trainer.save_every, lambda: rollback.calm),
         Ticker(console, module.total_steps, module.samples, stop),
     ]
-    averager = None if trainer.ema is None else Averager(trainer.ema)
     if trainer.sample_every is not None:
         seconds, every = trainer.sample_seconds, trainer.sample_every
         callbacks.append(Listener(run / "samples", every, seconds, config.seed, stop, averager))
@@ -167,6 +184,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         logger=to,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -190,10 +208,14 @@ def resumed(config: TrainConfig) -> Path | None:
 def saved_settings(run: Path, config: TrainConfig, experiment: str | None) -> TrainConfig:
     """A run's own settings. With its experiment named again, how long it goes on and on what is as composed now.
 
-    Without, trainer.max_steps alone can change.
+    Without, trainer.max_steps alone can change, and trainer.activation_checkpointing be set: it changes no number.
     """
     saved = build_settings(TrainConfig, yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
-    trainer = replace(saved.trainer, max_steps=config.trainer.max_steps or saved.trainer.max_steps)
+    trainer = replace(
+        saved.trainer,
+        max_steps=config.trainer.max_steps or saved.trainer.max_steps,
+        activation_checkpointing=config.trainer.activation_checkpointing or saved.trainer.activation_checkpointing,
+    )
     if experiment is not None:
         trainer = config.trainer
     return replace(saved, trainer=trainer, resume=config.resume, runs_dir=config.runs_dir)

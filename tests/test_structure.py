@@ -11,7 +11,7 @@ from conftest import ROOT
 ORDER = [
     "errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data",
     "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines", "generation", "evaluation",
-    "clips", "comparison", "loggers", "batches", "learning", "callbacks", "training",
+    "clips", "comparison", "loggers", "memory", "batches", "learning", "callbacks", "rollback", "faults", "training",
 ]  # fmt: skip
 LEAVES = {"errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data"}
 # A published checkpoint is read into the metadata of ours, which the checkpoint module defines.
