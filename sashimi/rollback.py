@@ -18,6 +18,7 @@ EVERY = 50  # steps between copies of a good state
 HISTORY, LEAST = 200, 20  # steps whose median is what is usual; fewer than the least tell nothing
 ABOVE, LASTING = 1.0, 10  # nats above the median, steps on end
 JUMP = 3  # times what knowing nothing costs, above the median: at once
+OVERFLOW = 1e19  # the square of a gradient, as AdamW keeps it, would be infinite in float32
 SETTLED = 500  # steps after which another rollback is another matter
 
 
@@ -60,7 +61,7 @@ class Rollback(pl.Callback):
         # An overflow in a moment would silence its weight for ever, and no loss would tell.
         gradients = [p.grad for p in module.parameters() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
-        finite = math.isfinite(loss) and math.isfinite(norm)
+        finite = math.isfinite(loss) and norm < OVERFLOW
         self.strikes = 0 if finite and self.usual(loss, module.model.config.vocab) else self.strikes + 1
         if not self.strikes:
             self.losses.append(loss)
@@ -69,10 +70,9 @@ class Rollback(pl.Callback):
                 self.good = {name: [t.detach().clone() for t in part] for name, part in state.items()}
                 self.copied = step
         elif not finite or self.strikes >= LASTING or self.jumped(loss, module.model.config.vocab):
-            what = (
-                f"the loss became {loss:.3g}" if not math.isfinite(loss) or finite else "the gradients became infinite"
-            )
-            self.back(f"{what} at step {step}", trainer, module, optimizer)
+            gradients_alone = math.isfinite(loss) and not finite
+            what = "the gradients became infinite" if gradients_alone else f"the loss became {loss:.3g}"
+            self.back(what.replace("nan", "NaN"), trainer, module, optimizer)
 
     def usual(self, loss: float, vocab: int) -> bool:
         return len(self.losses) < LEAST or loss <= max(median(self.losses) + ABOVE, math.log(vocab))
@@ -93,18 +93,14 @@ class Rollback(pl.Callback):
         """To the copy. The gradients go, so that the optimizer's step changes nothing."""
         step, rates = trainer.global_step, module.config.optimizer
         if not self.good or (self.rolled >= 0 and step - self.rolled < SETTLED):
-            again = (
-                f", {step - self.rolled} steps after training went back to good weights for that" if self.good else ""
-            )
+            again = f", {step - self.rolled} steps after training went back to good weights" if self.good else ""
             raise UserError(
-                f"{what}{again}: the last good checkpoints are kept; lower optimizer.lr={rates.lr} or set "
-                "trainer.gradient_clip=1"
+                f"{what} at step {step}{again}: the last good checkpoints are kept; lower optimizer.lr={rates.lr} or "
+                "set trainer.gradient_clip=1"
             )
         for name, part in self.state(module, optimizer).items():
-            # A mean is none of the copy's where it came to a run that went on.
-            for t, good in zip(
-                part, self.good[name] or self.good["weights"] * (name == "mean"), strict=bool(self.good[name])
-            ):
+            missing = name == "mean" and not self.good[name]  # where a run went on with a mean that had none before
+            for t, good in zip(part, self.good["weights" if missing else name], strict=False):
                 t.copy_(good)
         if not self.good["moments"]:  # a copy from before the first step, which makes them
             optimizer.state.clear()
@@ -120,6 +116,6 @@ class Rollback(pl.Callback):
         if trainer.is_global_zero:
             lr = max(group["initial_lr"] for group in optimizer.param_groups)
             self.console.print(
-                f"step {step:>6}  {what.removesuffix(f' at step {step}')}: back to the weights of step {self.copied}, "
-                f"learning rates halved (optimizer.lr now {lr:g}), on with the windows that follow"
+                f"step {step:>6}  {what}: back to the weights of step {self.copied}, learning rates halved "
+                f"(optimizer.lr now {lr:g}), on with the windows that follow"
             )

@@ -47,7 +47,8 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     """Train what `config` describes and return the run directory.
 
     Raises UserError for settings, data sets and checkpoints that cannot be used, for a loss that becomes NaN
-    again and again, and where memory or the disk is full. Ctrl-C saves and raises KeyboardInterrupt; `resume` goes on from there.
+    again and again, and where memory or the disk is full. Ctrl-C saves and raises KeyboardInterrupt; `resume`
+    goes on from there.
     """
     quieten()
     console = Console(highlight=False, soft_wrap=True, markup=False)
