@@ -130,12 +130,15 @@ class Averager(pl.Callback):
 
 
 class MetricsFile(pl.Callback):
-    """metrics.csv: a line every so many steps and every validation. A resumed run drops what it will do again."""
+    """metrics.csv: a line every so many steps and every validation. A resumed run drops what it will do again.
+
+    Not before training starts does Lightning know at which step.
+    """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
 
-    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
         rows = []

@@ -392,7 +392,9 @@ def test_a_sweep_is_a_run_for_each_choice(folder: Path) -> None:
 
 
 def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"(loss|gradients) became \S+ at step \d+, \d+ steps after .*lower optimizer.lr"):
+    with pytest.raises(
+        ValueError, match=r"(loss|gradients) became \S+ at step \d+, \d+ steps after .*lower optimizer.lr"
+    ):
         train(settings(folder, optimizer=OptimizerConfig(lr=1e8, ssm_lr=1e8), trainer_max_steps=40))
     (run,) = (folder.parent / "runs").glob("*/*")
     if (run / LAST).exists():
