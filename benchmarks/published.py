@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from sashimi.model import SaShiMi
 MODE, KINDS = "dense", {"s4": "dplr", "s4d": "diag"}
 
 
-def published_stack(clone: Path, model: SaShiMi) -> tuple[nn.Module, nn.Embedding, nn.Linear]:
+def published_stack(clone: Path, model: SaShiMi) -> tuple[Any, nn.Embedding, nn.Linear]:
     """A stack of the same sizes as a model, random weights, its embedding and its head.
 
     Raises UserError where the folder is no clone.

@@ -1,7 +1,7 @@
 """How fast models train on this CPU: python -m benchmarks.training [--blocks 2,8] [--kinds s4d,s4] [--shapes 16384x1]
 
 Models of published sizes on random tokens: forward, backward and a step of AdamW, in fp32, each window from nothing;
-with --carry from the state that the step before has left. Medians over steps that take turns, each after one to warm up.
+with --carry from a state. Medians over steps that take turns, each after one to warm up.
 Peak memory is that of the whole process, Python and torch included. --reference times the published code too, its own
 kernels in plain torch: a clone of github.com/state-spaces/s4.
 """
@@ -24,8 +24,8 @@ from sashimi import memory
 from sashimi.cli import reported_errors
 from sashimi.config import LayerConfig, ModelConfig, OptimizerConfig
 from sashimi.kernels import BACKENDS
+from sashimi.learning import parameter_groups
 from sashimi.model import SaShiMi
-from sashimi.training import parameter_groups
 
 
 @dataclass(frozen=True)

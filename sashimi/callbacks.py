@@ -14,6 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from sashimi.checkpoint import LoadedModel
 from sashimi.codec import Codec
 from sashimi.config import EngineConfig, SamplingConfig
 from sashimi.engines import make_engine
-from sashimi.files import finished
+from sashimi.files import finished, is_full
 from sashimi.generation import bits_per_byte, generate
 from sashimi.progress import Update, bar
 
@@ -33,10 +34,13 @@ COLUMNS = [f"{split}/{name}" for split in ("train", "val") for name in (
 
 
 class Keeper(pl.Callback):
-    """Keeps best.safetensors, by val/bpb, and last.ckpt, from which training goes on. Each is whole or absent."""
+    """Keeps best.safetensors, by val/bpb, and last.ckpt, from which training goes on. Each is whole or absent.
 
-    def __init__(self, run: Path, best: str, last: str, every: int) -> None:
-        self.run, self.best, self.last, self.every = run, run / best, run / last, every
+    calm: whether training is as it should be; where it is not, last.ckpt stays as it was.
+    """
+
+    def __init__(self, run: Path, best: str, last: str, every: int, calm: Callable[[], bool]) -> None:
+        self.run, self.best, self.last, self.every, self.calm = run, run / best, run / last, every, calm
         self.best_bpb = math.inf
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,12 +71,16 @@ class Keeper(pl.Callback):
 
     def save_last(self, trainer: pl.Trainer, module: Any) -> None:
         """Never over a good checkpoint with weights that are not numbers."""
-        if not all(torch.isfinite(p).all() for p in module.parameters()):
-            return
-        partial = self.last.with_name(f".{self.last.name}.partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.last)
+        if self.calm() and all(torch.isfinite(p).all() for p in module.parameters()):
+            trainer.save_checkpoint(self.last)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """How Lightning writes its checkpoints: whole or not at all, and not through a copy in memory."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with finished(Path(path)) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 class Averager(pl.Callback):
@@ -122,12 +130,15 @@ class Averager(pl.Callback):
 
 
 class MetricsFile(pl.Callback):
-    """metrics.csv: a line every so many steps and every validation. A resumed run drops what it will do again."""
+    """metrics.csv: a line every so many steps and every validation. A resumed run drops what it will do again.
+
+    Not before training starts does Lightning know at which step.
+    """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
 
-    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
         rows = []
@@ -149,8 +160,13 @@ class MetricsFile(pl.Callback):
     def write(self, trainer: pl.Trainer, prefix: str) -> None:
         if trainer.is_global_zero:
             figures = {k: f"{float(v):.6f}" for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, ["step", *COLUMNS]).writerow({"step": trainer.global_step, **figures})
+            whole = self.path.stat().st_size
+            try:
+                with self.path.open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, ["step", *COLUMNS]).writerow({"step": trainer.global_step, **figures})
+            except OSError as error:
+                os.truncate(self.path, whole)  # no half a line
+                raise OSError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
 class Ticker(pl.Callback):
@@ -218,6 +234,8 @@ class Listener(pl.Callback):
         try:
             self.play(module.model, trainer.global_step, trainer.loggers)
         except Exception as error:
+            if is_full(error):
+                raise
             log.warning("no clip at step %d: %s: %s", trainer.global_step, type(error).__name__, error)
 
     def play(self, model: LoadedModel, step: int, to: Sequence[Logger]) -> None:

@@ -1,5 +1,6 @@
 """Files that are whole or absent."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,3 +26,13 @@ def finished(path: Path) -> Iterator[Path]:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, says that a disk or a quota is full. Not every writer raises an OSError."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if full or f"(os error {errno.ENOSPC})" in str(error):  # as safetensors says it
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,5 +1,6 @@
 """Where a run's figures, clips and pictures are logged: TensorBoard, and Weights & Biases if asked."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from sashimi.audio import Waveform
 from sashimi.errors import UserError
+from sashimi.files import is_full
 
 
 class Board(TensorBoardLogger):
@@ -44,7 +46,8 @@ def opened(run: Path, project: str | None, settings: Mapping[str, Any]) -> Itera
     Raises UserError where Weights & Biases cannot be reached or wants a login.
     """
     if not project:
-        yield [Board(run)]
+        with silent_threads():
+            yield [Board(run)]
         return
     from wandb.errors import Error
 
@@ -64,11 +67,28 @@ def opened(run: Path, project: str | None, settings: Mapping[str, Any]) -> Itera
             f"trainer.wandb={project}: {error}; run `wandb login`, or set WANDB_MODE=offline, or leave it null"
         ) from None
     try:
-        yield [Board(run), online]
+        with silent_threads():
+            yield [Board(run), online]
     except BaseException:
         session.finish(exit_code=1)
         raise
     session.finish()  # else the next run of this process, as in a sweep, would go into this one
+
+
+@contextmanager
+def silent_threads() -> Iterator[None]:
+    """TensorBoard's thread that finds the disk full hands the error to the next that logs: no traceback beside it."""
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not is_full(failed.exc_value):
+            before(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def show(

@@ -6,9 +6,7 @@ A run directory, runs/NAME/TIME, holds config.yaml, metrics.csv, TensorBoard's e
 
 import contextlib
 import logging
-import math
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -23,200 +21,34 @@ import yaml
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
 
-from sashimi import checkpoint, loggers, yardsticks
-from sashimi.batches import FRESH, Batches, LaneBatches, Windows
-from sashimi.callbacks import Averager, Keeper, Listener, MetricsFile, Ticker
+from sashimi import checkpoint, loggers, memory, yardsticks
+from sashimi.callbacks import Averager, Keeper, Listener, MetricsFile, Ticker, WholeCheckpoints
 from sashimi.checkpoint import BEST, LoadedModel, Metadata
 from sashimi.clips import describe
 from sashimi.codec import Codec
-from sashimi.config import REQUIRED, EvaluationConfig, OptimizerConfig, TrainConfig, build_settings, plain
-from sashimi.data import Lanes, MixedWindows, TokenStore, TrainingWindows, description, open_tokens, training_windows
+from sashimi.config import REQUIRED, EvaluationConfig, TrainConfig, build_settings, plain
+from sashimi.data import description, open_tokens, training_windows
 from sashimi.errors import UserError
-from sashimi.evaluation import TOP, Score, carries, heldout_bpb
+from sashimi.evaluation import carries, heldout_bpb
+from sashimi.faults import explained
 from sashimi.files import finished
+from sashimi.learning import Training
 from sashimi.progress import bar, stop_on_interrupt
+from sashimi.rollback import Rollback
 
+log = logging.getLogger(__name__)
 LAST, CONFIG = "last.ckpt", "config.yaml"
 HELDOUT_WINDOWS = 24  # of 5 seconds, that tell what is usual for held-out music: half a minute's work
 RUN = "SASHIMI_RUN_DIRECTORY"  # set for the processes of a distributed run
-
-# Which parameters take which learning rate and weight decay, by name. The first pattern that fits counts.
-PARAMETER_GROUPS = (
-    ("ssm", r"\.layer\.(inv_dt|log_A_real|A_imag|B|P)$"),
-    ("plain", r"(\.bias|\.layer\.D|norm\.\w+|\.weight_g)$"),
-    ("decayed", r"(\.weight|\.weight_v|\.layer\.C)$"),
-)
-
-
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """AdamW's parameter groups. Raises ValueError for a parameter that no pattern of PARAMETER_GROUPS fits."""
-    groups: dict[str, list[nn.Parameter]] = {name: [] for name, _ in PARAMETER_GROUPS}
-    for name, parameter in model.named_parameters():
-        fitting = [group for group, pattern in PARAMETER_GROUPS if re.search(pattern, name)]
-        if not fitting:
-            raise ValueError(f"no optimizer group fits the parameter {name}")
-        groups[fitting[0]].append(parameter)
-    settings = {
-        "ssm": {"lr": min(config.ssm_lr, config.lr), "weight_decay": 0.0},
-        "plain": {"lr": config.lr, "weight_decay": 0.0},
-        "decayed": {"lr": config.lr, "weight_decay": config.weight_decay},
-    }
-    return [{"params": parameters, **settings[name]} for name, parameters in groups.items()]
-
-
-class Training(pl.LightningModule):
-    """A SaShiMi being trained on windows of tokens, each from nothing, after the start token; or in lanes.
-
-    In lanes, a window begins with the state that the one before it in its lane has left, detached: truncated
-    back-propagation through time. Where a recording begins, a lane's state does, too.
-    """
-
-    def __init__(
-        self, config: TrainConfig, model: LoadedModel, windows: TrainingWindows | MixedWindows | Lanes, val: TokenStore
-    ) -> None:
-        super().__init__()
-        self.config, self.model, self.windows = config, model, windows
-        self.carried: Tensor | None = None  # f(B S): what every lane of this process has left
-        self.val, self.score, self.validated = val, Score(), -1  # the step of the last validation
-
-    @property
-    def samples(self) -> int:
-        """Samples that one step sees."""
-        trainer, data = self.config.trainer, self.config.data
-        return data.window * data.batch * trainer.devices * trainer.accumulate
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, math.ceil(self.windows.per_epoch * self.config.data.window / self.samples))
-
-    def logits(self, targets: Tensor) -> Tensor:
-        """i(B L) -> f(B L V): each token predicted from those before it."""
-        return self.model(nn.functional.pad(targets[:, :-1], (1, 0), value=self.model.start_token))
-
-    def carried_logits(self, targets: Tensor, before: Tensor) -> Tensor:
-        """The same for the next window of every lane; before: i(B), the token before it or FRESH."""
-        fresh = before == FRESH
-        state = self.model.start(len(targets))
-        if self.carried is not None:
-            values = self.carried.to(state.values).masked_fill(fresh[:, None], 0)
-            state = replace(state, values=values)
-        first = before.masked_fill(fresh, self.model.start_token)[:, None]
-        logits, state = self.model.scan(torch.cat([first, targets[:, :-1].long()], dim=1), state)
-        self.carried = state.values.detach()
-        return logits
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.carried is not None:
-            states = self.all_gather(self.carried)  # of all processes' lanes, in their order
-            assert isinstance(states, Tensor)
-            checkpoint["carried"] = states.flatten(0, -2).cpu()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "carried" in checkpoint:
-            self.carried = checkpoint["carried"]
-
-    def training_step(self, batch: Tensor | tuple[Tensor, Tensor], index: int) -> Tensor:
-        # Dropout becomes a function of the step, so that a resumed run draws what it would have drawn.
-        torch.manual_seed(self.config.seed + 1_000_003 * (self.global_step * self.config.trainer.accumulate + index))
-        if isinstance(batch, Tensor):
-            targets, logits = batch, self.logits(batch)
-        else:
-            targets, logits = batch[0], self.carried_logits(*batch)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.long().flatten())
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss became NaN at step {self.global_step}: the last good checkpoints are kept; "
-                f"lower optimizer.lr={self.config.optimizer.lr} or set trainer.gradient_clip=1"
-            )
-        self.log_dict({"train/loss": loss, "train/bpb": loss / math.log(2)})
-        if (self.global_step + 1) % self.config.trainer.log_every == 0:
-            sums = Score()
-            sums.add(logits[0].detach(), targets[0])
-            self.log_dict({f"train/{name}": value for name, value in accuracies(sums).items()})
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        self.score = Score()
-
-    def validation_step(self, targets: Tensor, index: int) -> None:
-        self.score.add(self.logits(targets)[0], targets[0])
-
-    def on_validation_epoch_end(self) -> None:
-        sums = torch.tensor(
-            [self.score.tokens, self.score.nats, *self.score.ranks.values()], dtype=torch.float64, device=self.device
-        )
-        gathered = self.all_gather(sums)
-        assert isinstance(gathered, Tensor)
-        tokens, nats, *ranks = gathered.view(-1, len(sums)).sum(0).tolist()
-        score = Score(int(tokens), nats, dict(zip(self.score.ranks, map(int, ranks), strict=True)))
-        figures = {"loss": score.loss, "bpb": score.bpb, **accuracies(score)}
-        self.log_dict({f"val/{name}": value for name, value in figures.items()})
-        self.validated = self.global_step
-
-    def train_dataloader(self) -> DataLoader:
-        first = self.global_step * self.config.trainer.accumulate
-        world, rank, batch = self.trainer.world_size, self.trainer.global_rank, self.config.data.batch
-        batches: IterableDataset
-        if isinstance(self.windows, Lanes):
-            batches = LaneBatches(self.windows, batch, first, rank)
-            if self.carried is not None:  # of a run that is resumed: those of all processes
-                if len(self.carried) != world * batch:
-                    raise UserError(
-                        f"this run carries {len(self.carried)} lanes and would go on with {world * batch}: resume it "
-                        f"with as many devices as before, trainer.devices={len(self.carried) // batch}"
-                    )
-                self.carried = self.carried[rank * batch : (rank + 1) * batch]
-        else:
-            batches = Batches(self.windows, batch, first, rank, world)
-        return DataLoader(batches, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader:
-        trainer = self.config.trainer
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(Windows(self.val, self.config.data.window, trainer.val_windows, rank, world), batch_size=1)
-
-    def configure_optimizers(self) -> Any:
-        config = self.config.scheduler
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, self.config.optimizer))
-        cosine = config.name == "cosine"
-
-        def rate(step: int) -> float:
-            """The share of each group's learning rate at a step, warm-up and cosine."""
-            rise = min(1.0, (step + 1) / (config.warmup + 1))
-            return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps))) if cosine else rise
-
-        if config.name == "plateau":
-            # The warm-up multiplies and then leaves alone what the plateau lowers.
-            warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (config.warmup + 1), total_iters=config.warmup)
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "min", config.factor, config.patience)
-            every = {"interval": "step", "frequency": self.val_every, "monitor": "val/loss", "strict": False}
-            return [optimizer], [{"scheduler": warmup, "interval": "step"}, {"scheduler": plateau, **every}]
-        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate), "interval": "step"}]
-
-    @property
-    def total_steps(self) -> int:
-        return self.config.trainer.max_steps or self.config.trainer.max_epochs * self.steps_per_epoch
-
-    @property
-    def val_every(self) -> int:
-        return self.config.trainer.val_every or self.steps_per_epoch
-
-
-def accuracies(score: Score) -> dict[str, float]:
-    return {"accuracy": score.accuracy(), **{f"accuracy@{k}": score.accuracy(k) for k in TOP}}
-
-
-# --- a run --------------------------------------------------------------------------------------------
 
 
 def train(config: TrainConfig, experiment: str | None = None) -> Path:
     """Train what `config` describes and return the run directory.
 
-    Raises UserError for settings, data sets and checkpoints that cannot be used, and for a loss that became
-    NaN. Ctrl-C saves and raises KeyboardInterrupt; `resume` goes on from there.
+    Raises UserError for settings, data sets and checkpoints that cannot be used, for a loss that becomes NaN
+    again and again, and where memory or the disk is full. Ctrl-C saves and raises KeyboardInterrupt; `resume`
+    goes on from there.
     """
     quieten()
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -263,7 +95,19 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
         say(f"{'' if i else 'recordings':<10}  {each}: {minutes:.1f} minutes to train on{of}")
     say(f"run         {run} ({'new' if new else 'resumed'}), {module.total_steps} steps of {module.samples} samples")
     last = run / LAST
-    with loggers.opened(run, config.trainer.wandb, plain(asdict(config))) as to:
+    cuda = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    need, free = memory.estimate(model, config, cuda), memory.available(cuda)
+    if free is not None and not cuda:
+        free //= config.trainer.devices  # processes beside each other
+    line, warning = memory.preflight(need, config, free, model.period)
+    say(f"memory      {line}")
+    if warning is not None:
+        rank_zero_only(log.warning)(warning)
+    memory.hold()
+    with (
+        explained(last, config, need, model.period),
+        loggers.opened(run, config.trainer.wandb, plain(asdict(config))) as to,
+    ):
         with stop_on_interrupt() as stop:
             trainer = make_trainer(config, run, module, console, stop, to)
             trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -311,12 +155,14 @@ def make_trainer(
 ) -> pl.Trainer:
     """Lightning's Trainer with this project's callbacks and none of its own."""
     trainer = config.trainer
+    averager = None if trainer.ema is None else Averager(trainer.ema)
+    rollback = Rollback(console, averager)
     callbacks: list[pl.Callback] = [
+        rollback,
         MetricsFile(run / "metrics.csv", trainer.log_every),
-        Keeper(run, BEST, LAST, trainer.save_every),
+        Keeper(run, BEST, LAST, trainer.save_every, lambda: rollback.calm),
         Ticker(console, module.total_steps, module.samples, stop),
     ]
-    averager = None if trainer.ema is None else Averager(trainer.ema)
     if trainer.sample_every is not None:
         seconds, every = trainer.sample_seconds, trainer.sample_every
         callbacks.append(Listener(run / "samples", every, seconds, config.seed, stop, averager))
@@ -337,6 +183,7 @@ def make_trainer(
         num_sanity_val_steps=0,
         logger=to,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -360,10 +207,14 @@ def resumed(config: TrainConfig) -> Path | None:
 def saved_settings(run: Path, config: TrainConfig, experiment: str | None) -> TrainConfig:
     """A run's own settings. With its experiment named again, how long it goes on and on what is as composed now.
 
-    Without, trainer.max_steps alone can change.
+    Without, trainer.max_steps alone can change, and trainer.activation_checkpointing be set: it changes no number.
     """
     saved = build_settings(TrainConfig, yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
-    trainer = replace(saved.trainer, max_steps=config.trainer.max_steps or saved.trainer.max_steps)
+    trainer = replace(
+        saved.trainer,
+        max_steps=config.trainer.max_steps or saved.trainer.max_steps,
+        activation_checkpointing=config.trainer.activation_checkpointing or saved.trainer.activation_checkpointing,
+    )
     if experiment is not None:
         trainer = config.trainer
     return replace(saved, trainer=trainer, resume=config.resume, runs_dir=config.runs_dir)

@@ -50,7 +50,7 @@ def test_prefill(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("carry", [[], ["--carry"]])
 def test_training(carry: list[str], tmp_path: Path) -> None:
-    tiny = ["--blocks", "1", "--kinds", "s4d", "--d-model", "8", "--repeats", "1", "--json", str(tmp_path / "report.json")]
+    tiny = [*TINY[:6], "--repeats", "1", "--json", str(tmp_path / "report.json")]
     shapes = ["--shapes", "64x2,32x1", "--backends", "recurrence,two_level", "--threads", "1"]
     found = training.main([*tiny, *shapes, *carry])
     assert all(row.run.carry == bool(carry) for row in found)

@@ -12,7 +12,7 @@ ORDER = [
     "errors", "files", "compiler", "config", "cli", "progress", "codec", "audio", "fingerprints", "plots", "sampling",
     "data", "yardsticks", "memorisation",
     "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines", "generation", "evaluation",
-    "clips", "comparison", "loggers", "batches", "callbacks", "training",
+    "clips", "comparison", "loggers", "memory", "batches", "learning", "callbacks", "rollback", "faults", "training",
 ]  # fmt: skip
 LEAVES = set(ORDER[: ORDER.index("ssm")])  # need no model
 # A published checkpoint is read into the metadata of ours, which the checkpoint module defines.
