@@ -19,9 +19,9 @@ from sashimi.model import SaShiMi
 
 # Long windows are measured by such a one: it takes half a second, and from here on all grows with the length.
 MEASURED = 1 << 14
-# Of the bytes that a C library or a GPU's allocator takes for those in use. glibc: real peaks of the resident set over the
-# sum were 1.1 to 1.3 where layers walk the recurrence (2 and 8 blocks, windows of 2,048 to 131,072, batches of 1 to 8,
-# from nothing and carried), 1.5 to 1.65 where blocks are recomputed, 1.3 to 1.8 where layers are convolutions.
+# Of the bytes that a C library or a GPU's allocator takes for those in use. glibc: real peaks of the resident set over
+# the sum were 1.1 to 1.3 where layers walk the recurrence (2 and 8 blocks, windows of 2,048 to 131,072, batches of 1 to
+# 8, from nothing and carried), 1.5 to 1.65 where blocks are recomputed, 1.3 to 1.8 where layers are convolutions.
 # On a GPU it is a guess.
 SPREAD, SPREAD_OTHERS, SPREAD_GPU = 1.3, 1.6, 1.2
 LOGITS = 2  # float32 of a token's logits that live beside what is kept: they and their gradients
