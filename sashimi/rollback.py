@@ -30,9 +30,10 @@ class Rollback(pl.Callback):
     It does so instead of the step in which the loss or the norm of the gradients is not finite, or in which the loss
     stands more than JUMP ln V above the median of the steps before, or has stood for LASTING steps on end more than
     ABOVE nats above that median and above NOTHING ln V. V is the number of tokens, ln V the loss of a model that knows
-    nothing: recordings differ, but no music makes a model that works as bad as that for long. A copy is made of weights whose
-    own loss has been found usual. Steps and windows are not taken back: training goes on with the windows that follow,
-    its schedule where that is, carried lanes from nothing. Processes decide alike, by the mean of their losses.
+    nothing: recordings differ, but no music makes a model that works as bad as that for long. A copy is made of
+    weights whose own loss has been found usual. Steps and windows are not taken back: training goes on with the
+    windows that follow, its schedule where that is, carried lanes from nothing. Processes decide alike, by the mean of
+    their losses.
     Raises UserError where it happens again within SETTLED steps.
     """
 
