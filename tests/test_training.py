@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,13 @@ def settings(folder: Path, **changes: object) -> TrainConfig:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    state = torch.load(run / LAST, weights_only=True)
-    return state["state_dict"]
+    return loaded(run / LAST, (run / LAST).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def loaded(path: Path, written: int) -> dict[str, torch.Tensor]:
+    """Read once: tests ask for one weight after the other."""
+    return torch.load(path, weights_only=True)["state_dict"]
 
 
 def tiny_start(folder: Path) -> dict[str, torch.Tensor]:
