@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sashimi import checkpoint, plots
+from sashimi import checkpoint, plots, rollouts
 from sashimi.checkpoint import LoadedModel
 from sashimi.codec import Codec
 from sashimi.config import CodecConfig, EvaluateConfig
@@ -67,6 +67,9 @@ def compare(config: EvaluateConfig, experiment: str | None = None) -> Path:
     _print(console, columns)
     _save(folder, columns, config)
     console.print(f"saved in {folder}: evaluation.csv, .json, .md, .png")
+    if config.rollout:
+        contenders = zip((column.title for column in columns), models, folders, strict=True)
+        rollouts.judge(config, folder, [rollouts.Contender(*of) for of in contenders], console)
     return folder
 
 

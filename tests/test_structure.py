@@ -9,11 +9,14 @@ from conftest import ROOT
 
 # Each module may import those before it, and of the later ones nothing.
 ORDER = [
-    "errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data",
-    "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines", "generation", "evaluation",
-    "clips", "comparison", "loggers", "batches", "callbacks", "training",
+    "errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "rollout_plots", "sampling", "data",
+    "metrics", "distance", "survival", "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines",
+    "generation", "evaluation", "clips", "rollouts", "comparison", "loggers", "batches", "callbacks", "training",
 ]  # fmt: skip
-LEAVES = {"errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "sampling", "data"}
+LEAVES = {
+    "errors", "files", "config", "cli", "progress", "codec", "audio", "plots", "rollout_plots", "sampling", "data",
+    "metrics", "distance", "survival",
+}  # fmt: skip
 # A published checkpoint is read into the metadata of ours, which the checkpoint module defines.
 EXCEPTIONS = {("published", "checkpoint")}
 
