@@ -54,8 +54,8 @@ def growing(x: Waveform, rng: np.random.Generator) -> Waveform:
 def drone(x: Waveform, rng: np.random.Generator) -> Waveform:
     """A chord that is held, each note with six partials."""
     t = np.arange(len(x)) / RATE
-    notes = [sum(np.sin(2 * np.pi * f * k * t) / k**2 for k in range(1, 7)) for f in (130.8, 164.8, 196.0)]
-    chord = np.sum(notes, axis=0)
+    partials = [np.sin(2 * np.pi * f * k * t) / k**2 for k in range(1, 7) for f in (130.8, 164.8, 196.0)]
+    chord = np.sum(partials, axis=0)
     return (chord / chord.std() * x.std()).astype(np.float32)
 
 
@@ -97,7 +97,7 @@ def measured(x: Waveform, codec: Codec) -> Track:
 
 
 def table(tracks: dict[str, list[Track]], band: Band) -> list[str]:
-    """Markdown: a row a damage; medians of each feature, and in brackets the share of excerpts that it alone sees out."""
+    """Markdown: a row a damage; medians of each feature; in brackets the share of excerpts that it alone sees leave."""
     found = {damage: [survival.series(track) for track in of] for damage, of in tracks.items()}
     lines = [f"| damage | {' | '.join(f.name for f in JUDGED)} | left | as |", "|---" * (len(JUDGED) + 3) + "|"]
     for damage, each in found.items():
@@ -131,7 +131,8 @@ def main(arguments: list[str] | None = None) -> list[str]:
         for start in range(0, total - length + 1, length)
     ]
     chosen = np.linspace(0, len(places) - 1, min(args.excerpts, len(places))).round().astype(int)
-    excerpts = [codec.decode(store.window(*places[i], length)) for i in chosen]
+    cut = [store.window(recording, start, length) for recording, start in (places[i] for i in chosen)]
+    excerpts = [codec.decode(tokens) for tokens in cut]
     rng = np.random.default_rng(0)
     tracks = {name: [measured(damage(x, rng), codec) for x in excerpts] for name, damage in DAMAGES.items()}
     lines = table(tracks, band)

@@ -26,12 +26,12 @@ class Embedding:
 
     @classmethod
     def of(cls, patches: NDArray[np.floating]) -> "Embedding":
-        """The principal components of f(N D), those of most variance first."""
+        """The principal components of f(N D), those of most variance first; by sqrt(D), for distances a cell."""
         x = patches.astype(np.float64)
         mean = x.mean(axis=0)
         values, vectors = np.linalg.eigh(np.cov(x - mean, rowvar=False))
         count = min(COMPONENTS, max(len(x) - 1, 1), len(mean))
-        return cls(mean, vectors[:, np.argsort(-values)[:count]].T)
+        return cls(mean, vectors[:, np.argsort(-values)[:count]].T / np.sqrt(len(mean)))
 
     def __call__(self, patches: NDArray[np.floating]) -> Floats:
         """f(N D) -> f64(N K), in dB."""
@@ -39,7 +39,7 @@ class Embedding:
 
 
 def frechet(a: Floats, b: Floats) -> float:
-    """Between the Gaussians of the mean and covariance of f64(N K) and f64(M K), in dB^2 (Dowson and Landau, 1982).
+    """Between Gaussians of the means and covariances of f64(N K) and f64(M K), in dB^2 (Dowson and Landau, 1982).
 
     Biased upwards by about 1/N and 1/M: compare at equal sizes, or by `at_infinity`.
     """

@@ -101,9 +101,8 @@ def judge(config: EvaluateConfig, folder: Path, contenders: Sequence[Contender],
 def listen(folder: Path, codec: Codec, console: Console) -> Real:
     """The val and test recordings of a data set, as they sound after the codec."""
     stores = {split: open_tokens(folder, split, codec) for split in ("val", "test")}
-    Listener(codec.config.rate).add(
-        np.zeros(round(LONG * codec.config.rate), np.float32)
-    )  # librosa takes its time to load
+    noise = np.random.default_rng(0).uniform(-1, 1, round(LONG * codec.config.rate)).astype(np.float32)
+    Listener(codec.config.rate).add(noise)  # librosa takes its time to load, which is no measure of the rest
     total, done, began = sum(store.offsets[-1] for store in stores.values()), 0, time.monotonic()
     tracks: dict[str, list[Track]] = {"val": [], "test": []}
     with bar(console, "listening to val and test") as update:
@@ -279,8 +278,11 @@ def _parts(tracks: Sequence[Track], embedding: Embedding, seconds: float) -> dic
 # --- output -------------------------------------------------------------------------------------------
 
 
-def rows(groups: Sequence[Group], seconds: float) -> list[list[str]]:
-    """The table as text: what happens to the clips, how they sound, how far they are from test recordings."""
+def rows(groups: Sequence[Group], seconds: float, ranges: bool) -> list[list[str]]:
+    """The table as text: what happens to the clips, how they sound, how far they are from test recordings.
+
+    ranges: from 5% to 95% of a feature, beside its median.
+    """
 
     def row(name: str, values: Sequence[str]) -> list[str]:
         return [name, *values]
@@ -289,22 +291,28 @@ def rows(groups: Sequence[Group], seconds: float) -> list[list[str]]:
     marks = [mark for mark in MARKS if mark <= seconds]
     found = [row("clips", [str(len(group.tracks)) for group in groups])]
     found += [row(f"still music after {m} s", [_percent(f["survival"][str(m)]) for f in figures]) for m in marks]
-    found += [row(f"left as {c}", [str(f["causes"].get(c, 0)) for f in figures]) for c in survival.CAUSES]
+    found += [row(f"left: {c}", [str(f["causes"].get(c, 0)) for f in figures]) for c in survival.CAUSES]
     left = [[end.seconds for end in group.ends if end.seconds is not None] for group in groups]
-    found.append(row("median second of leaving", [f"{np.median(of):.1f}" if of else "-" for of in left]))
+    found.append(row("left after, median (s)", [f"{np.median(of):.1f}" if of else "-" for of in left]))
     for feature in (*JUDGED, BITS):
         name = f"{feature.name}{f' ({feature.unit})' if feature.unit else ''}"
         values = [f["features"].get(feature.name) for f in figures]
-        found.append(row(name, [f"{v['q50']:.4g} ({v['q05']:.4g} to {v['q95']:.4g})" if v else "-" for v in values]))
-    for key, name in (("to test", "Frechet distance to test"), ("at infinity", "the same, at infinite size")):
-        found.append(row(name, [f"{f['frechet'][key]:.0f}" if f["frechet"] else "-" for f in figures]))
-    name = "last part to first part"
-    found.append(row(name, [f"{f['parts']['to the first'][-1]:.0f}" if f["parts"] else "-" for f in figures]))
+        found.append(row(name, [_quantity(v, ranges) for v in values]))
+    for key, name in (("to test", "Frechet distance to test"), ("at infinity", "without its size bias")):
+        found.append(row(name, [f"{f['frechet'][key]:.1f}" if f["frechet"] else "-" for f in figures]))
+    name = "last part to the first"
+    found.append(row(name, [f"{f['parts']['to the first'][-1]:.1f}" if f["parts"] else "-" for f in figures]))
     return found
 
 
+def _quantity(of: dict[str, float] | None, ranges: bool) -> str:
+    if of is None:
+        return "-"
+    return f"{of['q50']:.3g}" + (f" ({of['q05']:.3g} to {of['q95']:.3g})" if ranges else "")
+
+
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
+    return "-" if share is None else f"{share:.{int(round(share, 2) != share)}%}"
 
 
 NOTES = """
@@ -319,7 +327,7 @@ def _print(console: Console, groups: Sequence[Group], seconds: float) -> None:
     table = Table("")
     for group in groups:
         table.add_column(group.title, overflow="fold")
-    for name, *values in rows(groups, seconds):
+    for name, *values in rows(groups, seconds, ranges=False):
         table.add_row(name, *values, style="bold" if name.startswith("still music") else None)
     console.print(table)
 
@@ -332,7 +340,7 @@ def _save(
     with finished(folder / "rollout.json") as partial:
         partial.write_text(json.dumps(_finite(described), indent=1, ensure_ascii=False), encoding="utf-8")
     header = ["", *(group.title for group in groups)]
-    lines = [header, ["---"] * len(header), *rows(groups, config.survival.seconds)]
+    lines = [header, ["---"] * len(header), *rows(groups, config.survival.seconds, ranges=True)]
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     last = list(groups[0].figures["survival"].values())[-1]
     with finished(folder / "rollout.md") as partial:

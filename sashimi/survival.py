@@ -17,6 +17,7 @@ PATIENCE = 4.0  # seconds in a row: eight short windows, or two long ones
 HORIZON, EVERY = 60.0, 12.0  # seconds of an excerpt of a recording, and from one to the next
 KEEP = 0.99  # share of excerpts that stay
 MARGIN = 1.0  # limits lie farther from the feature's median than those excerpts go: by so many times as far
+USUAL = (0.05, 0.5, 0.95)  # quantiles of a feature: what a limit never cuts into, and the middle
 NEAR = 0.01  # of a feature's unit, or of its range: nearer to a natural bound cannot be told from it
 CAUSES = ("noise", "silence", "loop", "other")
 NOISY = ("flatness", "noisiness", "centroid", "high", "crossings", "pitches")  # too high: noise
@@ -115,7 +116,9 @@ def band_of(tracks: Sequence[Track], margin: float = MARGIN) -> Band:
     for i, feature in enumerate(JUDGED):
         values = np.concatenate([of[feature.name][1] for of in whole])
         if np.isfinite(values).any():
-            low[i], high[i] = _widened(low[i], float(np.nanmedian(values)), high[i], margin, feature.bounds)
+            usual = np.nanquantile(values, USUAL)  # a single short excerpt may sustain nothing beyond the median
+            ends = min(low[i], usual[0]), usual[1], max(high[i], usual[2])
+            low[i], high[i] = _widened(*ends, margin, feature.bounds)
     names = [feature.name for feature in JUDGED]
     low[names.index("level")] = max(low[names.index("level")], SILENCE)
     return Band(

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from signals import heard, music
 
 from sashimi import checkpoint
 from sashimi.checkpoint import LoadedModel, Metadata
 from sashimi.config import CodecConfig, LayerConfig, ModelConfig
+from sashimi.metrics import Track
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ROOT = Path(__file__).parents[1]
@@ -58,3 +60,12 @@ def recording(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def damaged() -> dict[str, Track]:
+    """Small music damaged on purpose, measured, by the names of benchmarks.damage; "none" is the music itself."""
+    from benchmarks.damage import DAMAGES
+
+    x, rng = music(16), np.random.default_rng(0)
+    return {name: heard(np.asarray(damage(x, rng), np.float32)) for name, damage in DAMAGES.items()}

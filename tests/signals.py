@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from sashimi.metrics import Listener, Track
+
 RATE = 16000
 CHORDS = ((0, 4, 7), (5, 9, 12), (7, 11, 14), (-3, 0, 4), (2, 5, 9))
 Signal = NDArray[np.float32]
@@ -24,3 +26,13 @@ def music(seconds: float, seed: int = 0, rate: int = RATE) -> Signal:
             end = min(start + len(t), len(x))
             x[start:end] += (struck * note)[: end - start]
     return x.astype(np.float32)
+
+
+def heard(x: Signal, bits: NDArray[np.float64] | None = None, cuts: tuple[int, ...] = ()) -> Track:
+    """What is measured of x, in blocks that end at `cuts`."""
+    listener = Listener(RATE)
+    parts = np.split(x, cuts)
+    of = [None] * len(parts) if bits is None else np.split(bits, cuts)
+    for part, surprise in zip(parts, of, strict=True):
+        listener.add(part, surprise)
+    return listener.finish()

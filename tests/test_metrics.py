@@ -2,28 +2,10 @@
 
 import numpy as np
 import pytest
-from signals import RATE, Signal, music
+from signals import RATE, heard, music
 
-from benchmarks.damage import DAMAGES
 from sashimi import metrics
 from sashimi.metrics import BANDS, LONG_FEATURES, SHORT_FEATURES, SLICES, Listener, Track
-
-SECONDS = 16
-
-
-def heard(x: Signal, bits: np.ndarray | None = None, cuts: tuple[int, ...] = ()) -> Track:
-    listener = Listener(RATE)
-    parts = np.split(x, cuts)
-    of = [None] * len(parts) if bits is None else np.split(bits, cuts)
-    for part, surprise in zip(parts, of, strict=True):
-        listener.add(part, surprise)
-    return listener.finish()
-
-
-@pytest.fixture(scope="module")
-def damaged() -> dict[str, Track]:
-    x, rng = music(SECONDS), np.random.default_rng(0)
-    return {name: heard(np.asarray(damage(x, rng), np.float32)) for name, damage in DAMAGES.items()}
 
 
 def value(track: Track, name: str) -> float:
