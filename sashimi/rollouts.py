@@ -56,9 +56,10 @@ class Real:
 
 @dataclass(frozen=True)
 class Group:
-    """Clips of one kind, or recordings: tracks, what became of each, and the figures of their column."""
+    """Clips that were played, or recordings: tracks, what became of each, and the figures of their column."""
 
     title: str
+    played: bool
     tracks: list[Track]
     ends: list[End]
     figures: dict[str, Any]
@@ -80,7 +81,8 @@ def judge(config: EvaluateConfig, folder: Path, contenders: Sequence[Contender],
             groups.append(_real_group(REAL if len(known) == 1 else f"{REAL} of {contender.title}", known[key], config))
         real = known[key]
         if real is not next(iter(known.values())):
-            console.print(f"warning: {contender.title} is held against other recordings, or another codec")
+            what = "is held against other recordings or has a codec of its own; plots show the first one's"
+            console.print(f"warning: {contender.title} {what}", style="yellow")
         for continued, count in ((False, config.survival.clips), (True, config.survival.continued)):
             if count:
                 tracks = play(config, folder, contender, count, continued, console)
@@ -228,7 +230,7 @@ def _group(title: str, tracks: list[Track], real: Real, config: EvaluateConfig, 
         figures["frechet"] = _distances(generated, test, config.seed)
         figures["drift"] = _drift(tracks)
         figures["parts"] = _parts(tracks, real.embedding, config.survival.seconds)
-    return Group(title, tracks, ends, figures)
+    return Group(title, played, tracks, ends, figures)
 
 
 def _quantiles(values: Floats) -> dict[str, float] | None:
@@ -350,7 +352,7 @@ def _save(
     rollout_plots.features_over_time(
         folder / "rollout-features.png",
         [(f.name, f.unit) for f in (*JUDGED, BITS)],
-        {group.title: _over_time(group.tracks) for group in groups[1:]},
+        {group.title: _over_time(group.tracks) for group in groups if group.played},
         {f.name: (real.band.low[f.name], real.band.high[f.name]) for f in JUDGED},
         {name: (q["q05"], q["q95"]) for name, q in groups[0].figures["features"].items() if q},
     )

@@ -29,9 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-def model_at(path: Path, **provenance: object) -> Path:
+def model_at(path: Path, codec: CodecConfig | None = None, **provenance: object) -> Path:
     model = tiny_model("s4d")
-    model.metadata.codec = CodecConfig(rate=RATE)
+    model.metadata.codec = codec or CodecConfig(rate=RATE)
     model.metadata.provenance = dict(provenance)
     checkpoint.save(path, model, model.metadata)
     return path
@@ -79,11 +79,36 @@ def test_the_command_line(model: Path, folder: Path, tmp_path: Path) -> None:
     assert free["frechet"]["to test"] > real["frechet"]["to test"]
     assert continuing["clips"][0]["played"] == 10, "the beginning is not measured"
     assert set(free["drift"]["level"]) == {"per minute", "standard error"}
-    same = settings(model, folder, tmp_path / "again", continued=1, prompt=1.0)
-    again = json.loads((compare(same) / "rollout.json").read_text(encoding="utf-8"))
-    assert again["groups"] == saved["groups"], "the same seed gives the same figures"
     kept = {path.name: sf.info(path).frames for path in (out / "rollout").iterdir()}
     assert kept == {"tiny-00.flac": 40000, "tiny-01.flac": 40000, "tiny-continuing-00.flac": 44000}
+
+
+def test_the_same_seed_gives_the_same_clips(model: Path, folder: Path, tmp_path: Path) -> None:
+    """Each a function of its number, however many are played beside it."""
+    contender = Contender("tiny", checkpoint.load(model), folder)
+    config = settings(model, folder, tmp_path, seconds=8)
+    one, three = (rollouts.play(config, tmp_path, contender, count, False, Console()) for count in (1, 3))
+    for name in ("short", "long", "patches"):
+        np.testing.assert_array_equal(getattr(one[0], name), getattr(three[0], name))
+    assert not np.array_equal(three[0].short, three[1].short)
+    config.seed = 1
+    (other,) = rollouts.play(config, tmp_path, contender, 1, False, Console())
+    assert not np.array_equal(one[0].short, other.short)
+
+
+def test_another_codec_has_its_own_recordings(
+    model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that normalises by window, too."""
+    normalised = model_at(tmp_path / "other.safetensors", CodecConfig(rate=RATE, normalize="window", window=8000))
+    config = settings(model, folder, tmp_path / "out", clips=1, seconds=8)
+    config.checkpoints.append(normalised)
+    saved = json.loads((compare(config) / "rollout.json").read_text(encoding="utf-8"))
+    first, second = str(model), str(normalised)
+    assert [group["title"] for group in saved["groups"]] == ["real music", first, f"real music of {second}", second]
+    levels = [group["features"]["level"]["q50"] for group in saved["groups"]]
+    assert levels[2] > levels[0] + 6, "as loud as the codec makes it"
+    assert "a codec of its own" in capsys.readouterr().out
 
 
 def test_an_error_leaves_clips_marked_partial(
