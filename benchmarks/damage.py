@@ -21,7 +21,7 @@ from sashimi.codec import Codec
 from sashimi.config import CodecConfig
 from sashimi.data import open_tokens
 from sashimi.metrics import Listener, Track
-from sashimi.rollouts import listen
+from sashimi.rollouts import listen, number
 from sashimi.survival import JUDGED, Band
 
 Damage = Callable[[Waveform, np.random.Generator], Waveform]
@@ -107,7 +107,7 @@ def table(tracks: dict[str, list[Track]], band: Band) -> list[str]:
             limits = band.low[feature.name], band.high[feature.name]
             only = Band({feature.name: limits[0]}, {feature.name: limits[1]}, band.kept)
             out = np.mean([bool(survival.outs({feature.name: of[feature.name]}, only)) for of in each])
-            middle = f"{np.nanmedian(values):.3g}" if np.isfinite(values).any() else "-"
+            middle = number(float(np.nanmedian(values))) if np.isfinite(values).any() else "-"
             cells.append(f"**{middle}** ({out:.0%})" if out >= 0.5 else f"{middle} ({out:.0%})" if out else middle)
         ends = [survival.end_of(track, band) for track in tracks[damage]]
         left = [end.cause for end in ends if end.cause]

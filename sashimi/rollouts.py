@@ -310,7 +310,12 @@ def rows(groups: Sequence[Group], seconds: float, ranges: bool) -> list[list[str
 def _quantity(of: dict[str, float] | None, ranges: bool) -> str:
     if of is None:
         return "-"
-    return f"{of['q50']:.3g}" + (f" ({of['q05']:.3g} to {of['q95']:.3g})" if ranges else "")
+    return number(of["q50"]) + (f" ({number(of['q05'])} to {number(of['q95'])})" if ranges else "")
+
+
+def number(value: float) -> str:
+    """Three digits, and no powers of ten for what is large."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _percent(share: float | None) -> str:
