@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sashimi import checkpoint, plots, yardsticks
+from sashimi import checkpoint, plots, rollouts, yardsticks
 from sashimi.checkpoint import LoadedModel
 from sashimi.codec import Codec
 from sashimi.config import CodecConfig, EvaluateConfig, EvaluationConfig
-from sashimi.data import TokenStore, open_tokens
+from sashimi.data import TokenStore, missing, open_tokens
 from sashimi.errors import UserError
 from sashimi.evaluation import TOP, carried, carries, cold
 from sashimi.files import finished
@@ -72,6 +72,9 @@ def compare(config: EvaluateConfig, experiment: str | None = None) -> Path:
     _print(console, columns)
     _save(folder, columns, config)
     console.print(f"saved in {folder}: evaluation.csv, .json, .md, .png")
+    if config.rollout:
+        contenders = zip((column.title for column in columns), models, folders, strict=True)
+        rollouts.judge(config, folder, [rollouts.Contender(*of) for of in contenders], console)
     return folder
 
 
@@ -82,13 +85,15 @@ def _chosen(config: EvaluateConfig, experiment: str | None, console: Console) ->
 
 
 def _data_set(config: EvaluateConfig, path: Path, model: LoadedModel) -> Path:
-    """data.dir, or the data set that a checkpoint says it was trained on."""
-    if config.data.dir is not None:
-        return config.data.dir
+    """data.dir, or the data set that a checkpoint says it was trained on. Raises UserError if it is not there."""
     described = model.metadata.provenance.get("data")
-    if not isinstance(described, dict) or "dir" not in described:
+    described = described if isinstance(described, dict) else {}
+    if config.data.dir is None and "dir" not in described:
         raise UserError(f"{path} does not say what it was trained on; set data.dir=FOLDER")
-    return Path(described["dir"])
+    folder = config.data.dir or Path(described["dir"])
+    if not folder.is_dir():
+        raise UserError(missing(folder, described.get("licence")))
+    return folder
 
 
 def _titles(paths: list[Path], models: list[LoadedModel]) -> list[str]:

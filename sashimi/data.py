@@ -27,6 +27,7 @@ WINDOW = 131072  # samples: the published training window
 AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".mp4", ".aiff", ".aif"}
 SLOTS = 100  # of a block in which data sets are mixed, for each of them: shares are exact to a hundredth of that
 DATASET, MANIFEST = "dataset.yaml", "manifest.jsonl"
+COLLECTIONS = Path(__file__).parents[1] / "data_tools" / "collections"  # in a clone
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,21 @@ def recordings(folder: Path, split: str) -> list[Recording]:
     Raises UserError for a folder that is missing, an unfinished data set, or an empty split.
     """
     if not folder.is_dir():
-        raise UserError(
-            f"there is no data set {folder}; make it with `python -m data_tools.prepare RECORDINGS --out {folder}`, "
-            "or set data.dir=FOLDER"
-        )
+        raise UserError(missing(folder))
     found = _prepared(folder, split) if (folder / DATASET).is_file() else _folder_of_files(folder, split)
     if not found:
         raise UserError(f"the data set {folder} has nothing in its {split} split")
     return found
+
+
+def missing(folder: Path, licence: str | None = None) -> str:
+    """What to say of a data set that is not there: how it is made, by its licence's collection if it is of one."""
+    tool = "prepare RECORDINGS"
+    for path in sorted(COLLECTIONS.glob("*.json")) if licence else ():
+        if json.loads(path.read_text(encoding="utf-8")).get("licence") == licence:
+            tool = f"render SOURCE --collection {path.stem}"
+    command = f"python -m data_tools.{tool} --out {folder}"
+    return f"there is no data set {folder}; make it with `{command}`, or set data.dir=FOLDER"
 
 
 def _prepared(folder: Path, split: str) -> list[Recording]:

@@ -31,6 +31,7 @@ class Block:
     numbers          of its clips among (n_samples + n_free) x n_reps; with the seed, a number fixes every draw
     prompts          uint8(L) each
     tokens           uint8(B n): the last n played
+    logp             f64(B n): log-probability of each, in nats, as in log_likelihoods
     log_likelihoods  of all that is played so far, in nats, under the untruncated distribution at temperature 1
     played, steps    of each clip: so far, this block included, and in all
     rate             steps/s
@@ -39,6 +40,7 @@ class Block:
     numbers: Sequence[int]
     prompts: Sequence[Tokens]
     tokens: Tokens
+    logp: NDArray[np.float64]
     log_likelihoods: Sequence[float]
     played: int
     steps: int
@@ -139,7 +141,7 @@ def generate(
             rate = n / (time.perf_counter() - began)
             sums = [total + whole for total, whole in zip(sums, in_units(logp).sum(axis=1).tolist(), strict=True)]
             played += n
-            yield Block(group, prefixes, tokens, [total / UNIT for total in sums], played, steps, rate)
+            yield Block(group, prefixes, tokens, logp, [total / UNIT for total in sums], played, steps, rate)
 
 
 def in_units(logp: NDArray[np.float64]) -> NDArray[np.int64]:

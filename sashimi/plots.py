@@ -142,7 +142,8 @@ def grouped_bars(path: Path, groups: list[str], bars: dict[str, list[float | Non
     axis.set(xticks=range(len(groups)), xticklabels=groups, ylabel=label)
     axis.margins(y=0.15)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, ncols=len(bars), loc="upper center", bbox_to_anchor=(0.5, 1.12))
+    if bars:
+        axis.legend(frameon=False, ncols=len(bars), loc="upper center", bbox_to_anchor=(0.5, 1.12))
     with finished(path) as partial:
         figure.savefig(partial, dpi=110)
     plt.close(figure)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from signals import heard, music
 
 from sashimi import checkpoint
 from sashimi.checkpoint import LoadedModel, Metadata
 from sashimi.config import CodecConfig, LayerConfig, ModelConfig
+from sashimi.metrics import Track
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ROOT = Path(__file__).parents[1]
@@ -75,3 +77,12 @@ def notes(seconds: float, seed: int, voices: int = 3, rate: int = 16000) -> np.n
             note = sum(a * np.sin(2 * np.pi * pitch * k * t) for k, a in enumerate(partials, 1)) * np.exp(-6 * t)
             sound[start : start + len(note)] += rng.uniform(0.3, 1) * note[: len(sound) - start]
     return (0.5 * sound / np.abs(sound).max()).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def damaged() -> dict[str, Track]:
+    """Small music damaged on purpose, measured, by the names of benchmarks.damage; "none" is the music itself."""
+    from benchmarks.damage import DAMAGES
+
+    x, rng = music(16), np.random.default_rng(0)
+    return {name: heard(np.asarray(damage(x, rng), np.float32)) for name, damage in DAMAGES.items()}

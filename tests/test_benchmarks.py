@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from conftest import tiny_model
 
-from benchmarks import generation, prefill, report, roofline, training
+from benchmarks import damage, generation, prefill, report, roofline, training
 from benchmarks.published import published_player
 from sashimi.engines.native import NativeEngine
 from sashimi.errors import UserError
+from sashimi.metrics import Track
+from sashimi.survival import JUDGED, band_of
 
 TINY = ["--blocks", "1", "--kinds", "s4d", "--d-model", "8", "--seconds", "0.01", "--repeats", "1"]
 
@@ -119,3 +121,15 @@ def test_settings_that_cannot_be(setting: str, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         generation.main([setting])
     assert setting.split("=")[0] in capsys.readouterr().err
+
+
+def test_the_table_of_damages(damaged: dict[str, Track]) -> None:
+    """A row a damage, bold where a feature sees it."""
+    shown = {name: [damaged[name]] for name in ("none", "coloured noise", "silence")}
+    header, _, none, coloured, silence = damage.table(shown, band_of([damaged["none"]]))
+    assert header.count("|") == none.count("|") == len(JUDGED) + 4
+    assert none.endswith("| 0% | - |")
+    noisiness = coloured.split("|")[2 + [f.name for f in JUDGED].index("noisiness")]
+    assert noisiness.strip().startswith("**-2.")
+    assert silence.split("|")[2:5] == [" **-120** (100%) ", " - ", " - "]
+    assert silence.endswith("| 100% | silence |")

@@ -9,10 +9,11 @@ from conftest import ROOT
 
 # Each module may import those before it, and of the later ones nothing.
 ORDER = [
-    "errors", "files", "compiler", "config", "cli", "progress", "codec", "audio", "fingerprints", "plots", "sampling",
-    "data", "yardsticks", "memorisation",
+    "errors", "files", "compiler", "config", "cli", "progress", "codec", "audio", "fingerprints", "plots",
+    "rollout_plots", "sampling", "data", "yardsticks", "memorisation", "metrics", "distance", "survival",
     "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines", "generation", "evaluation",
-    "clips", "comparison", "loggers", "memory", "batches", "learning", "callbacks", "rollback", "faults", "training",
+    "clips", "rollouts", "comparison", "loggers", "memory", "batches", "learning", "callbacks", "rollback", "faults",
+    "training",
 ]  # fmt: skip
 LEAVES = set(ORDER[: ORDER.index("ssm")])  # need no model
 # A published checkpoint is read into the metadata of ours, which the checkpoint module defines.
