@@ -1,4 +1,4 @@
-"""How fast each kernel backend is: python -m benchmarks.kernels [--length L ...]
+"""How fast each way to a convolution kernel is: python -m benchmarks.kernels [--length L ...]
 
 Forward and backward of one layer's kernel at the published sizes (64 channels, state 64), single precision.
 Medians of several runs, and the ratio to the preferred backend in the same run.
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.report import show
 from sashimi.config import LAYER_KINDS, LayerConfig
-from sashimi.kernels import BACKENDS
+from sashimi.kernels import KERNELS
 from sashimi.layers import S4
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     for kind in LAYER_KINDS:
         for L in arguments.length:
             preferred = None
-            for backend in BACKENDS:
+            for backend in KERNELS:
                 torch.manual_seed(0)
                 taken = seconds(S4(64, 64, LayerConfig(kind=kind, backend=backend)), L, arguments.runs)
                 preferred = preferred or taken
