@@ -5,7 +5,7 @@ SAMPLE := data_tools/sample/reclamation.flac
 BIN := .venv/bin
 ENTER = @printf '\nEnter the environment with:  source .venv/bin/activate\n'
 
-.PHONY: help demo install test test-all lint types format clean
+.PHONY: help demo app install test test-all lint types format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ demo: .venv/installed  ## the main job in some minutes: prepare a recording, tra
 	$(BIN)/python generate.py experiment=demo n_samples=1 n_free=1 prompt=$(SAMPLE) prompt_start=237 \
 		l_sample=208000 plots=true
 	$(ENTER)
+
+app: .venv/installed  ## the band in the browser, at http://127.0.0.1:7860 (ARGS="--port 8000")
+	$(BIN)/python -m app $(ARGS)
 
 install: .venv/installed  ## make .venv and install everything into it (INSTALL="--cuda --extras dev,data,app,lyrics")
 	$(ENTER)

@@ -88,14 +88,7 @@ def load(path: str | Path, *, backend: str = "auto", dt_transform: str | None = 
         except UserError as error:
             raise CheckpointError(str(error)) from None
     else:
-        header = _header(path)
-        metadata = Metadata(
-            model=_build(ModelConfig, header, "model", path),
-            codec=_build(CodecConfig, header, "codec", path),
-            name=header.get("name", ""),
-            provenance=json.loads(header.get("provenance", "{}")),
-            metrics=json.loads(header.get("metrics", "{}")),
-        )
+        metadata = describe(path)
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     metadata.model.layer.backend = backend
@@ -107,6 +100,19 @@ def load(path: str | Path, *, backend: str = "auto", dt_transform: str | None = 
     _check_weights(path, model, weights)
     model.load_state_dict(weights)
     return model.eval()
+
+
+def describe(path: str | Path) -> Metadata:
+    """What a checkpoint of ours says of itself, without its weights. Raises as `load`."""
+    path = resolve(path)
+    header = _header(path)
+    return Metadata(
+        model=_build(ModelConfig, header, "model", path),
+        codec=_build(CodecConfig, header, "codec", path),
+        name=header.get("name", ""),
+        provenance=json.loads(header.get("provenance", "{}")),
+        metrics=json.loads(header.get("metrics", "{}")),
+    )
 
 
 def resolve(path: str | Path) -> Path:

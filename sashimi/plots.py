@@ -18,21 +18,21 @@ COLUMNS = 2000  # of a spectrogram, at most: more than its picture has
 
 
 class Overview:
-    """A recording of `length` samples, given in blocks, as COLUMNS mean mel spectra and extremes of the waveform.
+    """A recording of `length` samples, given in blocks, as mean mel spectra and extremes of the waveform.
 
     mel        f32(mels columns), power
     low, high  f32(points) of the waveform
     """
 
-    def __init__(self, length: int, rate: int) -> None:
+    def __init__(self, length: int, rate: int, columns: int = COLUMNS) -> None:
         self.n_fft = n_fft = min(1024, 1 << max(5, length.bit_length() - 1))
         self.hop, self.n_mels, self.rate = n_fft // 4, min(96, n_fft // 8), rate
         self.frames = length // self.hop + 1
-        columns = min(COLUMNS, self.frames)
+        columns = min(columns, self.frames)
         self.mel, self.counts = np.zeros((self.n_mels, columns), np.float32), np.zeros(columns, np.int64)
         self.held = np.zeros(n_fft // 2, np.float32)  # frames are centred on multiples of the hop
         self.frame = 0
-        self.step, self.left = -(-length // (4 * COLUMNS)), np.zeros(0, np.float32)
+        self.step, self.left = -(-length // (4 * columns)), np.zeros(0, np.float32)
         self.low: list[Waveform] = []
         self.high: list[Waveform] = []
 
