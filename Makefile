@@ -36,8 +36,8 @@ install: .venv/installed  ## make .venv and install everything into it (INSTALL=
 	@touch $@
 
 test: .venv/installed  ## install if needed, then run the tests
-	@echo "== running the tests (some minutes; the first run also compiles PyKeOps kernels)"
-	$(BIN)/python -m pytest
+	@echo "== running the tests, one process a core (some minutes; the first run also compiles PyKeOps kernels)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 	$(ENTER)
 
 test-all: .venv/installed  ## the tests, slow ones included
