@@ -21,7 +21,8 @@ from sashimi.codec import Codec
 from sashimi.config import CodecConfig
 from sashimi.data import open_tokens
 from sashimi.metrics import Listener, Track
-from sashimi.rollouts import listen, number
+from sashimi.real_music import listen
+from sashimi.rollout_tables import number
 from sashimi.survival import JUDGED, Band
 
 Damage = Callable[[Waveform, np.random.Generator], Waveform]

@@ -433,11 +433,12 @@ class EvaluationConfig:
 class SurvivalConfig(SamplingConfig):
     """What rollout=true plays, and how samples are drawn: temp, top_k, top_p, min_p, floor as everywhere.
 
-    clips      that start from nothing
-    continued  clips besides, that continue beginnings of test recordings; measured from where they are played
-    prompt     seconds of such a beginning
-    seconds    played of each clip
-    keep       whether the clips stay, as FLAC, beside the tables
+    clips         that start from nothing
+    continued     clips besides, that continue beginnings of test recordings; measured from where they are played
+    prompt        seconds of such a beginning
+    seconds       played of each clip
+    keep          whether the clips stay, as FLAC, beside the tables
+    memorisation  whether each clip is also looked up in the training set
     """
 
     clips: int = 16
@@ -445,6 +446,7 @@ class SurvivalConfig(SamplingConfig):
     prompt: float = 5.0
     seconds: float = 60.0
     keep: bool = False
+    memorisation: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

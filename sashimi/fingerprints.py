@@ -2,8 +2,8 @@
 
 A bit says whether the step in level between two neighbouring bands grew over 0.6 s (after Haitsma and Kalker, "A Highly
 Robust Audio Fingerprinting System", ISMIR 2002); a second one, whether it changed enough for the first to be known.
-A steady sound has no known bits, so it is like nothing else. Levels are means over 1.2 s, so that a tenth of a second
-is fine enough for copies that are shifted by any number of samples.
+Neither a steady sound nor silence has known bits, so they are like nothing else. Levels are means over 1.2 s, so that a
+tenth of a second is fine enough for copies that are shifted by any number of samples.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ FRAMES_A_SECOND = 10
 BANDS, LOWEST, HIGHEST = 33, 200.0, 3000.0  # Hz: what every encoding keeps
 SMOOTHED, STEP = 11, 6  # frames
 FLOOR = 1e-6  # of a frame's power: a band that is 60 dB under it is empty
+SILENCE = -60.0  # dBFS RMS from LOWEST to HIGHEST: what is softer is a codec's or a room's noise, and has no known bits
 KNOWN = 0.2  # of the natural logarithm of power: a bit of a smaller change is the first to flip
 WINDOW = 50  # frames that are compared as one
 KNOWN_BITS = 6  # in a frame of such a window, on average; fewer tell nothing
@@ -73,8 +74,12 @@ class Fingerprinter:
         level = np.log(smooth + FLOOR * smooth.sum(axis=1, keepdims=True) + np.float32(1e-20))
         step = np.diff(level, axis=1)
         growth = step[STEP:] - step[:-STEP]
+        # By Parseval, a mean square of 1 that lies in these bands.
+        full = self.hop * (self.window**2).sum() * weights.sum()
+        heard = smooth.sum(axis=1) > full * 10 ** (SILENCE / 10)
+        known = (np.abs(growth) > KNOWN) & (heard[STEP:] & heard[:-STEP])[:, None]
         places = np.uint32(1) << np.arange(BANDS - 1, dtype=np.uint32)
-        return np.stack([(growth > 0) @ places, (np.abs(growth) > KNOWN) @ places], axis=1).astype(np.uint32)
+        return np.stack([(growth > 0) @ places, known @ places], axis=1).astype(np.uint32)
 
 
 def matches(recordings: Mapping[str, Codes]) -> list[Match]:

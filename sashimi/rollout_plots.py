@@ -20,13 +20,20 @@ Floats = NDArray[np.float64]
 
 
 def survival_curves(path: Path, curves: Mapping[str, Mapping[str, Sequence[Any]]], real: str) -> None:
-    """seconds and share still inside the band, of every title; those that begin as `real` does are drawn grey."""
+    """seconds, share still inside the band, and low and high of its interval, of every title.
+
+    Those that begin as `real` does are drawn grey.
+    """
     figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
     for i, (title, curve) in enumerate(curves.items()):
         share = np.array([np.nan if v is None else v for v in curve["share"]], float)
         style: dict[str, Any] = {"color": REAL_COLOUR, "linestyle": "--"} if title.startswith(real) else {}
         nudge = 0.004 * (i - (len(curves) - 1) / 2)  # lines that lie on each other are all seen
-        axis.step(curve["seconds"], 100 * (share + nudge), where="post", label=title, linewidth=2, **style)
+        (line,) = axis.step(curve["seconds"], 100 * (share + nudge), where="post", label=title, linewidth=2, **style)
+        low, high = (np.array([np.nan if v is None else v for v in curve[side]], float) for side in ("low", "high"))
+        axis.fill_between(
+            curve["seconds"], 100 * low, 100 * high, step="post", color=line.get_color(), alpha=0.12, linewidth=0
+        )
     axis.set(xlabel="seconds played", ylabel="% of clips that are still music", ylim=(-4, 104), xlim=(0, None))
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.3)

@@ -13,26 +13,24 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from sashimi import data, distance, generation, rollout_plots, survival
+from sashimi import data, distance, generation, memorisation, rollout_tables, survival
 from sashimi.checkpoint import LoadedModel
 from sashimi.clips import Recorder, summary
 from sashimi.codec import Codec, Tokens
-from sashimi.config import EvaluateConfig, plain
+from sashimi.config import EvaluateConfig
 from sashimi.data import open_tokens
 from sashimi.distance import Embedding
 from sashimi.engines import make_engine
 from sashimi.errors import UserError
-from sashimi.files import finished
-from sashimi.metrics import BITS, LONG, LONG_STEP, SHORT, SHORT_FEATURES, Floats, Listener, Track
+from sashimi.fingerprints import Codes, Fingerprinter
+from sashimi.metrics import BITS, LONG_STEP, SHORT, SHORT_FEATURES, Floats, Listener, Track
 from sashimi.progress import bar
-from sashimi.survival import JUDGED, Band, End
+from sashimi.real_music import Real, listen
+from sashimi.rollout_tables import MARKS, REAL, Group
+from sashimi.survival import JUDGED
 
-MARKS = (8, 30, 60, 300)  # seconds at which the survival curve is told
 PART = 60.0  # seconds of the parts whose distance to the first is taken; half of a clip that has no two of them
-BLOCK = 1 << 16  # samples of a recording at a time
-REAL = "real music"
 
 
 @dataclass(frozen=True)
@@ -42,27 +40,6 @@ class Contender:
     title: str
     model: LoadedModel
     folder: Path
-
-
-@dataclass(frozen=True)
-class Real:
-    """Recordings of a data set as a codec leaves them: val sets the band and the embedding, test confirms."""
-
-    val: list[Track]
-    test: list[Track]
-    band: Band
-    embedding: Embedding
-
-
-@dataclass(frozen=True)
-class Group:
-    """Clips that were played, or recordings: tracks, what became of each, and the figures of their column."""
-
-    title: str
-    played: bool
-    tracks: list[Track]
-    ends: list[End]
-    figures: dict[str, Any]
 
 
 def judge(config: EvaluateConfig, folder: Path, contenders: Sequence[Contender], console: Console) -> None:
@@ -85,51 +62,30 @@ def judge(config: EvaluateConfig, folder: Path, contenders: Sequence[Contender],
             console.print(f"warning: {contender.title} {what}", style="yellow")
         for continued, count in ((False, config.survival.clips), (True, config.survival.continued)):
             if count:
-                tracks = play(config, folder, contender, count, continued, console)
+                tracks, codes = play(config, folder, contender, count, continued, console)
                 title = f"{contender.title}, continuing" if continued else contender.title
                 groups.append(_group(title, tracks, real, config))
+                if config.survival.memorisation:
+                    groups[-1].figures["memorisation"] = look_up(contender.folder, codec, config, codes, console)
     for group in groups:
         clips = [{**asdict(end), "played": track.seconds} for end, track in zip(group.ends, group.tracks, strict=True)]
         saved.append({"title": group.title, **group.figures, "clips": clips})
     first = next(iter(known.values()))
-    _print(console, groups, config.survival.seconds)
-    _save(folder, groups, saved, first, config)
+    rollout_tables.show(console, groups, config.survival.seconds)
+    rollout_tables.save(folder, groups, saved, first, config)
     console.print(f"saved in {folder}: rollout.json, .md, rollout-survival.png, -features.png, -drift.png")
 
 
-# --- listening and playing ----------------------------------------------------------------------------
-
-
-def listen(folder: Path, codec: Codec, console: Console) -> Real:
-    """The val and test recordings of a data set, as they sound after the codec."""
-    stores = {split: open_tokens(folder, split, codec) for split in ("val", "test")}
-    noise = np.random.default_rng(0).uniform(-1, 1, round(LONG * codec.config.rate)).astype(np.float32)
-    Listener(codec.config.rate).add(noise)  # librosa takes its time to load, which is no measure of the rest
-    total, done, began = sum(store.offsets[-1] for store in stores.values()), 0, time.monotonic()
-    tracks: dict[str, list[Track]] = {"val": [], "test": []}
-    with bar(console, "listening to val and test") as update:
-        for split, store in stores.items():
-            for recording, length in enumerate(store.lengths):
-                listener = Listener(codec.config.rate)
-                for start in range(0, length, codec.config.window or BLOCK):
-                    listener.add(codec.decode(store.window(recording, start, codec.config.window or BLOCK)))
-                    done += min(codec.config.window or BLOCK, length - start)
-                    rate = done / (time.monotonic() - began)
-                    text = f"{rate / codec.config.rate:,.0f} x real time"
-                    update(done / total, text, (total - done) / rate)
-                if length >= SHORT * codec.config.rate:
-                    tracks[split].append(listener.finish())
-    for split, found in tracks.items():
-        if not found:
-            raise UserError(f"the {split} split of {folder} has no recording of {SHORT} s; a band needs real music")
-    embedding = Embedding.of(np.concatenate([track.patches for track in tracks["val"]]))
-    return Real(tracks["val"], tracks["test"], survival.band_of(tracks["val"]), embedding)
+# --- playing -----------------------------------------------------------------------------------------
 
 
 def play(
     config: EvaluateConfig, folder: Path, contender: Contender, count: int, continued: bool, console: Console
-) -> list[Track]:
-    """Clips of a model, measured while they are played; with survival.keep also as FLAC in folder/rollout."""
+) -> tuple[list[Track], list[Codes]]:
+    """Clips of a model, measured while they are played, and their fingerprints, if these are asked for.
+
+    With survival.keep also as FLAC in folder/rollout. Holds what was measured and no more than a block of sound.
+    """
     settings, model = config.survival, contender.model
     codec = Codec(model.metadata.codec)
     rate = codec.config.rate
@@ -146,6 +102,7 @@ def play(
             for number, path in enumerate(paths)
         ]
     listeners = [Listener(rate) for _ in range(count)]
+    fingerprinters = [Fingerprinter(rate) for _ in range(count if settings.memorisation else 0)]
     blocks = generation.generate(
         engine, beginnings, length, settings.sampling, config.seed, numbers=range(count), n_batch=count
     )
@@ -154,8 +111,11 @@ def play(
         with bar(console, f"playing {name}") as update:
             for block in blocks:
                 bits = -block.logp / math.log(2)
-                for i, listener in enumerate(listeners):
-                    listener.add(codec.decode(block.tokens[i]), bits[i])
+                waveforms = [codec.decode(tokens) for tokens in block.tokens]
+                for listener, waveform, surprise in zip(listeners, waveforms, bits, strict=True):
+                    listener.add(waveform, surprise)
+                for fingerprinter, waveform in zip(fingerprinters, waveforms, strict=False):
+                    fingerprinter.add(waveform)
                 for recorder, tokens, likelihood in zip(recorders, block.tokens, block.log_likelihoods, strict=False):
                     recorder.add(tokens, likelihood)
                 update(*summary(block, count if block.last else 0, count, rate))
@@ -163,7 +123,34 @@ def play(
     finally:
         for recorder in recorders:
             recorder.close(whole)
-    return [listener.finish() for listener in listeners]
+    return [listener.finish() for listener in listeners], [of.codes() for of in fingerprinters]
+
+
+def look_up(
+    folder: Path, codec: Codec, config: EvaluateConfig, clips: Sequence[Codes], console: Console
+) -> dict[str, Any]:
+    """How near clips come to a data set's train split, beside test recordings; clips: the fingerprints of each.
+
+    In words under "verdict". Where there is nothing to look in, that is all, and says so.
+    """
+    try:
+        index = memorisation.open_index(folder, "train", codec.config.rate, console)
+    except UserError as error:
+        return {"verdict": [f"not looked up in the training set: {error}"]}
+    usual = memorisation.usual(index, open_tokens(folder, "test", codec), config.survival.seconds, console=console)
+    began, found = time.monotonic(), []
+    with bar(console, "clips beside the training set") as update:
+        for done, codes in enumerate(clips, 1):
+            found.append(memorisation.look_up(index, codes))
+            left = (time.monotonic() - began) * (len(clips) / done - 1)
+            update(done / len(clips), f"{done} of {len(clips)} clips", left)
+    named = {f"clip {number:02}": near for number, near in enumerate(found)}
+    return {
+        "train split of": str(folder),
+        "held out": [near.distance for near in usual if near],
+        "clips": [near and asdict(near) for near in found],
+        "verdict": memorisation.verdict(named, usual),
+    }
 
 
 def _beginnings(contender: Contender, codec: Codec, seconds: float, count: int) -> list[Tokens]:
@@ -185,7 +172,9 @@ def _beginnings(contender: Contender, codec: Codec, seconds: float, count: int) 
 def _real_group(title: str, real: Real, config: EvaluateConfig) -> Group:
     """Test recordings in the place of clips. Their floor is the distance of val to test at the models' sizes."""
     tracks = survival.excerpts(real.test, config.survival.seconds)
-    group = _group(title, tracks, real, config, played=False)
+    # Excerpts overlap, and say no more than as many that do not.
+    independent = sum(max(1.0, track.seconds / config.survival.seconds) for track in real.test)
+    group = _group(title, tracks, real, config, False, min(independent, len(tracks)))
     of_clips = _evenly(_whole(real, config.survival.seconds), max(config.survival.clips, config.survival.continued))
     count = sum(len(track.patches) for track in of_clips) or sum(len(track.patches) for track in real.val)
     val, test = (real.embedding(np.concatenate([t.patches for t in of])) for of in (real.val, real.test))
@@ -208,7 +197,14 @@ def _evenly(tracks: list[Track], count: int) -> list[Track]:
     return [tracks[i] for i in chosen]
 
 
-def _group(title: str, tracks: list[Track], real: Real, config: EvaluateConfig, played: bool = True) -> Group:
+def _group(
+    title: str,
+    tracks: list[Track],
+    real: Real,
+    config: EvaluateConfig,
+    played: bool = True,
+    independent: float | None = None,
+) -> Group:
     ends = [survival.end_of(track, real.band) for track in tracks]
     lengths = [track.seconds for track in tracks]
     marks = [mark for mark in MARKS if mark <= config.survival.seconds]
@@ -217,11 +213,20 @@ def _group(title: str, tracks: list[Track], real: Real, config: EvaluateConfig, 
     columns = {f.name: np.concatenate([of[f.name][1] for of in over_time]) for f in JUDGED}
     if played:
         columns[BITS.name] = np.concatenate([track.short[:, -1] for track in tracks])
+    sure = survival.intervals(ends, lengths, grid, independent)
     figures: dict[str, Any] = {
         "survival": dict(zip(map(str, marks), survival.curve(ends, lengths, marks), strict=True)),
+        "survival, 95% interval": dict(
+            zip(map(str, marks), survival.intervals(ends, lengths, marks, independent), strict=True)
+        ),
         "causes": dict(Counter(end.cause for end in ends if end.cause)),
         "features out first": dict(Counter(end.feature for end in ends if end.feature)),
-        "curve": {"seconds": grid, "share": survival.curve(ends, lengths, grid)},
+        "curve": {
+            "seconds": grid,
+            "share": survival.curve(ends, lengths, grid),
+            "low": [of and of[0] for of in sure],
+            "high": [of and of[1] for of in sure],
+        },
         "features": {name: _quantiles(values) for name, values in columns.items()},
     }
     if played:
@@ -275,109 +280,3 @@ def _parts(tracks: Sequence[Track], embedding: Embedding, seconds: float) -> dic
         return None
     projected = [embedding(np.concatenate(part)) for part in parts]
     return {"seconds": length, "to the first": distance.from_the_first(projected)}
-
-
-# --- output -------------------------------------------------------------------------------------------
-
-
-def rows(groups: Sequence[Group], seconds: float, ranges: bool) -> list[list[str]]:
-    """The table as text: what happens to the clips, how they sound, how far they are from test recordings.
-
-    ranges: from 5% to 95% of a feature, beside its median.
-    """
-
-    def row(name: str, values: Sequence[str]) -> list[str]:
-        return [name, *values]
-
-    figures = [group.figures for group in groups]
-    marks = [mark for mark in MARKS if mark <= seconds]
-    found = [row("clips", [str(len(group.tracks)) for group in groups])]
-    found += [row(f"still music after {m} s", [_percent(f["survival"][str(m)]) for f in figures]) for m in marks]
-    found += [row(f"left: {c}", [str(f["causes"].get(c, 0)) for f in figures]) for c in survival.CAUSES]
-    left = [[end.seconds for end in group.ends if end.seconds is not None] for group in groups]
-    found.append(row("left after, median (s)", [f"{np.median(of):.1f}" if of else "-" for of in left]))
-    for feature in (*JUDGED, BITS):
-        name = f"{feature.name}{f' ({feature.unit})' if feature.unit else ''}"
-        values = [f["features"].get(feature.name) for f in figures]
-        found.append(row(name, [_quantity(v, ranges) for v in values]))
-    for key, name in (("to test", "Frechet distance to test"), ("at infinity", "without its size bias")):
-        found.append(row(name, [f"{f['frechet'][key]:.1f}" if f["frechet"] else "-" for f in figures]))
-    name = "last part to the first"
-    found.append(row(name, [f"{f['parts']['to the first'][-1]:.1f}" if f["parts"] else "-" for f in figures]))
-    return found
-
-
-def _quantity(of: dict[str, float] | None, ranges: bool) -> str:
-    if of is None:
-        return "-"
-    return number(of["q50"]) + (f" ({number(of['q05'])} to {number(of['q95'])})" if ranges else "")
-
-
-def number(value: float) -> str:
-    """Three digits, and no powers of ten for what is large."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.{int(round(share, 2) != share)}%}"
-
-
-NOTES = """
-Clips count as music until a feature has been outside what held-out recordings (val) do for 4 s in a row; \
-{kept:.1%} of their 60-s excerpts stay inside, and {test} of those of test ("real music", excerpts every 12 s). \
-Features: median (5% to 95%) over all windows. Frechet distances of log-mel patches, lower is nearer; under real \
-music stands the floor, val to test at as many patches. See docs/metrics.md.
-"""
-
-
-def _print(console: Console, groups: Sequence[Group], seconds: float) -> None:
-    table = Table("")
-    for group in groups:
-        table.add_column(group.title, overflow="fold")
-    for name, *values in rows(groups, seconds, ranges=False):
-        table.add_row(name, *values, style="bold" if name.startswith("still music") else None)
-    console.print(table)
-
-
-def _save(
-    folder: Path, groups: Sequence[Group], saved: list[dict[str, Any]], real: Real, config: EvaluateConfig
-) -> None:
-    band = {"low": real.band.low, "high": real.band.high, "kept": real.band.kept}
-    described = {"survival": plain(asdict(config.survival)), "seed": config.seed, "band": band, "groups": saved}
-    with finished(folder / "rollout.json") as partial:
-        partial.write_text(json.dumps(_finite(described), indent=1, ensure_ascii=False), encoding="utf-8")
-    header = ["", *(group.title for group in groups)]
-    lines = [header, ["---"] * len(header), *rows(groups, config.survival.seconds, ranges=True)]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    last = list(groups[0].figures["survival"].values())[-1]
-    with finished(folder / "rollout.md") as partial:
-        partial.write_text(text + NOTES.format(kept=real.band.kept, test=_percent(last)), encoding="utf-8")
-    curves = {group.title: group.figures["curve"] for group in groups}
-    rollout_plots.survival_curves(folder / "rollout-survival.png", curves, REAL)
-    rollout_plots.features_over_time(
-        folder / "rollout-features.png",
-        [(f.name, f.unit) for f in (*JUDGED, BITS)],
-        {group.title: _over_time(group.tracks) for group in groups if group.played},
-        {f.name: (real.band.low[f.name], real.band.high[f.name]) for f in JUDGED},
-        {name: (q["q05"], q["q95"]) for name, q in groups[0].figures["features"].items() if q},
-    )
-    spreads = {name: q["q95"] - q["q05"] for name, q in groups[0].figures["features"].items() if q}
-    rollout_plots.slopes(
-        folder / "rollout-drift.png", {group.title: group.figures["drift"] for group in groups}, spreads, REAL
-    )
-
-
-def _over_time(tracks: Sequence[Track]) -> dict[str, tuple[float, Floats]]:
-    """Each feature as (seconds from value to value, f64(clips, values))."""
-    every = [survival.series(track) for track in tracks]
-    found = {f.name: (every[0][f.name][0], np.stack([of[f.name][1] for of in every])) for f in JUDGED}
-    return found | {BITS.name: (SHORT, np.stack([track.short[:, -1] for track in tracks]))}
-
-
-def _finite(value: Any) -> Any:
-    """As JSON can hold it: infinities (a side of the band without limit) as null."""
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,6 +5,7 @@ clip has left where the first of its features went out. The limits are set on he
 of their excerpts stay.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from sashimi.metrics import LONG_FEATURES, LONG_STEP, SHORT, SHORT_FEATURES, SIL
 SMOOTH = 4.5  # seconds of short windows whose median counts: a rest or an accent is no damage
 PATIENCE = 4.0  # seconds in a row: eight short windows, or two long ones
 HORIZON, EVERY = 60.0, 12.0  # seconds of an excerpt of a recording, and from one to the next
+SURE = 1.96  # standard deviations: 95%
 KEEP = 0.99  # share of excerpts that stay
 MARGIN = 1.0  # limits lie farther from the feature's median than those excerpts go: by so many times as far
 USUAL = (0.05, 0.5, 0.95)  # quantiles of a feature: what a limit never cuts into, and the middle
@@ -227,3 +229,29 @@ def curve(ends: Sequence[End], lengths: Sequence[float], at: Sequence[float]) ->
             share *= 1 - sum(e.seconds == time for e in ends) / at_risk
         found.append(share)
     return found
+
+
+def intervals(
+    ends: Sequence[End], lengths: Sequence[float], at: Sequence[float], independent: float | None = None
+) -> list[tuple[float, float] | None]:
+    """Between what the shares of `curve` lie with 95% confidence (Wilson, 1927), of as many clips as their fate at
+    that second is known.
+
+    independent: how many clips of their own these count for, where they overlap; None: each for itself.
+    """
+    found: list[tuple[float, float] | None] = []
+    for t, share in zip(at, curve(ends, lengths, at), strict=True):
+        known = sum(
+            length >= t or (e.seconds is not None and e.seconds < t) for e, length in zip(ends, lengths, strict=True)
+        )
+        count = known * (1.0 if independent is None else independent / len(ends))
+        found.append(None if share is None or not known else wilson(share, count))
+    return found
+
+
+def wilson(share: float, count: float) -> tuple[float, float]:
+    """Between what a probability lies with 95% confidence, of which so many independent trials had that share."""
+    middle = share + SURE**2 / (2 * count)
+    half = SURE * math.sqrt(share * (1 - share) / count + (SURE / (2 * count)) ** 2)
+    low, high = ((middle + side * half) / (1 + SURE**2 / count) for side in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)

@@ -88,21 +88,33 @@ def test_the_nearest_is_that_of_every_comparison(monkeypatch: pytest.MonkeyPatch
                 obvious.append(Near(float(differ), at / 10, name, frame / 10))
     best = min(obvious, key=lambda near: near.distance)
     monkeypatch.setattr(memorisation, "_codes", lambda blocks, rate: clip)
-    for block, query in ((1 << 15, 600), (7, 600), (32, 2 * memorisation.STEP)):
+    for block in (1 << 15, 7, 32):
         monkeypatch.setattr(memorisation, "BLOCK", block)
-        monkeypatch.setattr(memorisation, "QUERY", query)
         assert nearest(index, [np.zeros(0, np.float32)]) == [best]
 
 
 def test_what_cannot_be_compared(index: Index) -> None:
     done: list[int] = []
     steady = (0.5 * np.sin(np.arange(8 * RATE) * 0.2)).astype(np.float32)
+    # Music that went through the codec at -90 dBFS is its noise, or nothing.
+    silent = CODEC.decode(CODEC.encode(0.0003 * notes(20, 100)))
     short = notes(20, 100)[: round(SECONDS * RATE) - 1]
     just = notes(20, 100)[: round(SECONDS * RATE)]
-    assert [near is None for near in nearest(index, [steady, short, just], done.append)] == [True, True, False]
-    assert done == [1, 2, 3]
+    found = nearest(index, [steady, silent, short, just], done.append)
+    assert [near is None for near in found] == [True, True, True, False]
+    assert done == [1, 2, 3, 4]
     nothing = Index(["a"], np.array([0, 5]), index.codes[:5], RATE)
     assert nearest(nothing, [just]) == [None]
+
+
+def test_windows_that_are_partly_silent_are_left_out(index: Index) -> None:
+    """What few bits they have is soon like something."""
+    codes = index.codes[20:60].copy()
+    assert memorisation.look_up(index, codes) == Near(0.0, 0.0, "00.wav", 2.0)
+    codes[3, 1] = 0
+    assert memorisation.look_up(index, codes) == Near(0.0, 0.5, "00.wav", 2.5)
+    codes[22, 1] = 0
+    assert memorisation.look_up(index, codes) is None
 
 
 def test_the_index_is_kept_and_made_anew_for_other_recordings(folder: Path, index: Index, tmp_path: Path) -> None:

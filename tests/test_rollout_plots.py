@@ -16,9 +16,15 @@ def coloured(path: Path) -> int:
 
 def test_survival_curves(tmp_path: Path) -> None:
     seconds, path = [0.0, 0.5, 1.0], tmp_path / "a.png"
-    rollout_plots.survival_curves(path, {"real music": {"seconds": seconds, "share": [1.0, 1.0, None]}}, "real music")
+    sides = {"low": [0.9, 0.8, None], "high": [1.0, 1.0, None]}
+    rollout_plots.survival_curves(
+        path, {"real music": {"seconds": seconds, "share": [1.0, 1.0, None], **sides}}, "real music"
+    )
     assert coloured(path) == 0, "real music is grey"
-    both = {"real music": {"seconds": seconds, "share": [1, 1, 1]}, "mine": {"seconds": seconds, "share": [1, 0.5, 0]}}
+    both = {
+        "real music": {"seconds": seconds, "share": [1, 1, 1], **sides},
+        "mine": {"seconds": seconds, "share": [1, 0.5, 0], **sides},
+    }
     rollout_plots.survival_curves(path, both, "real music")
     assert coloured(path) > 500
     assert not plt.get_fignums(), "figures are closed"

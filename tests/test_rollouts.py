@@ -1,7 +1,7 @@
 """evaluate.py rollout=true: tiny models played, measured and held against small recordings."""
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from conftest import ROOT, tiny_model
 from rich.console import Console
 from signals import music
 
-from sashimi import checkpoint, rollouts
+from sashimi import checkpoint, real_music, rollouts
+from sashimi.codec import Codec
 from sashimi.comparison import compare
 from sashimi.config import CodecConfig, DataConfig, EngineConfig, EvaluateConfig, EvaluationConfig, SurvivalConfig
+from sashimi.fingerprints import Fingerprinter
 from sashimi.rollouts import Contender
 
 RATE = 4000
@@ -26,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of 17 recordings one is val and two are test."""
     data = tmp_path_factory.mktemp("real")
     for i in range(17):
-        sf.write(data / f"{i:02}.wav", music(12 if i > 13 else 1, seed=i, rate=RATE), RATE)
+        sf.write(data / f"{i:02}.wav", music(12 if i > 12 else 1, seed=i, rate=RATE), RATE)
     return data
 
 
@@ -52,14 +54,28 @@ def settings(model: Path, folder: Path, out: Path, **changes: object) -> Evaluat
     )  # fmt: skip
 
 
-def test_the_command_line(model: Path, folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "evaluate.py"), f"checkpoints=[{model}]", f"data.dir={folder}"]
+def test_the_command_line(
+    model: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """In this process: another one would take longer to load its libraries than for all else."""
+    command = [str(ROOT / "evaluate.py"), f"checkpoints=[{model}]", f"data.dir={folder}"]
     asked = ["rollout=true", "survival.clips=2", "survival.seconds=10", "survival.continued=1", "survival.prompt=1"]
     more = ["survival.keep=true", "evaluation.splits=[]", "engine.threads=1", f"save_dir={tmp_path}/out"]
-    done = subprocess.run([*command, *asked, *more], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "left after, median (s)" in done.stdout
-    assert "Warning" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [*command, *asked, *more])
+    runpy.run_path(command[0], run_name="__main__")
+    printed = capfd.readouterr()
+    assert "left after, median (s)" in printed.out
+    assert "tiny: nearest training window: " in printed.out
+    rows = printed.out[: printed.out.index("tiny: nearest")].splitlines()[-24:]
+    assert max(map(len, rows)) <= 80
+    assert "Warning" not in printed.err
+    assert not recwarn.list
     out = tmp_path / "out"
     for name in ("survival", "features", "drift"):
         assert (out / f"rollout-{name}.png").read_bytes()[:4] == b"\x89PNG"
@@ -74,6 +90,9 @@ def test_the_command_line(model: Path, folder: Path, tmp_path: Path) -> None:
     assert "bits" not in real["features"]
     # A tiny untrained model plays noise, nearly all 256 levels alike, and is sorted out at once.
     assert free["survival"] == {"8": 0.0}
+    assert free["survival, 95% interval"] == {"8": [0, pytest.approx(0.658, abs=0.001)]}
+    assert "- tiny: nearest training window: " in table
+    assert len(free["memorisation"]["clips"]) == 2
     assert free["causes"] == {"noise": 2}
     assert [clip["seconds"] for clip in free["clips"]] == [0, 0]
     assert 6 < free["features"]["bits"]["q50"] < 9
@@ -88,12 +107,12 @@ def test_the_same_seed_gives_the_same_clips(model: Path, folder: Path, tmp_path:
     """Each a function of its number, however many are played beside it."""
     contender = Contender("tiny", checkpoint.load(model), folder)
     config = settings(model, folder, tmp_path, seconds=8)
-    one, three = (rollouts.play(config, tmp_path, contender, count, False, Console()) for count in (1, 3))
+    one, three = (rollouts.play(config, tmp_path, contender, count, False, Console())[0] for count in (1, 3))
     for name in ("short", "long", "patches"):
         np.testing.assert_array_equal(getattr(one[0], name), getattr(three[0], name))
     assert not np.array_equal(three[0].short, three[1].short)
     config.seed = 1
-    (other,) = rollouts.play(config, tmp_path, contender, 1, False, Console())
+    ((other,), _) = rollouts.play(config, tmp_path, contender, 1, False, Console())
     assert not np.array_equal(one[0].short, other.short)
 
 
@@ -127,6 +146,54 @@ def test_an_error_leaves_clips_marked_partial(
     with pytest.raises(ValueError, match="weights are damaged"):
         rollouts.play(config, tmp_path, Contender("tiny", loaded, folder), 1, False, Console())
     assert [path.name for path in (tmp_path / "rollout").iterdir()] == ["tiny-00_partial.flac"]
+
+
+def test_a_clip_of_the_training_set_is_told(model: Path, folder: Path, tmp_path: Path) -> None:
+    codec, config = Codec(CodecConfig(rate=RATE)), settings(model, folder, tmp_path)
+    fingerprinters = Fingerprinter(RATE), Fingerprinter(RATE)
+    for fingerprinter, sound in zip(fingerprinters, (music(12, 13, RATE)[RATE:], music(12, 99, RATE)), strict=True):
+        for block in np.array_split(sound, 7):
+            fingerprinter.add(block)
+    codes = [of.codes() for of in fingerprinters]
+    found = rollouts.look_up(folder, codec, config, codes, Console())
+    assert "1 of 2 clips nearer" in found["verdict"][0]
+    assert found["verdict"][1].startswith("clip 00: 0.0")
+    assert "13.wav" in found["verdict"][1]
+    assert len(found["held out"]) == 2
+    again = rollouts.look_up(folder, codec, config, codes, Console())
+    assert again == found, "what was kept of held-out music is the same"
+
+
+def test_without_a_training_split_nothing_is_looked_up(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "dataset.yaml").write_text(f"rate: {RATE}\n")
+    (tmp_path / "manifest.jsonl").write_text("")
+    config = settings(model, tmp_path, tmp_path)
+    found = rollouts.look_up(tmp_path, Codec(CodecConfig(rate=RATE)), config, [], Console())
+    (line,) = found["verdict"]
+    assert "not looked up in the training set" in line
+    assert "nothing in its train split" in line
+
+
+def test_real_music_is_heard_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless another codec changes how it sounds, or the measures change."""
+    heard: list[int] = []
+    run = real_music._listen
+    monkeypatch.setattr(real_music, "_listen", lambda store, update: heard.append(1) or run(store, update))
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(17):
+        (data / f"{i:02}.wav").write_bytes((folder / f"{i:02}.wav").read_bytes())
+    first, second = (real_music.listen(data, Codec(CodecConfig(rate=RATE)), Console()) for _ in range(2))
+    assert len(heard) == 2, "val and test"
+    for a, b in zip([*first.val, *first.test], [*second.val, *second.test], strict=True):
+        for name in ("short", "long", "patches"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert first.band == second.band
+    real_music.listen(data, Codec(CodecConfig(rate=RATE, law="linear")), Console())
+    assert len(heard) == 4
+    monkeypatch.setattr(real_music.inspect, "getsource", lambda module: "other measures")
+    real_music.listen(data, Codec(CodecConfig(rate=RATE)), Console())
+    assert len(heard) == 6
 
 
 def test_prompts_that_are_not_there(model: Path, folder: Path, tmp_path: Path) -> None:

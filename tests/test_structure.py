@@ -11,9 +11,9 @@ from conftest import ROOT
 ORDER = [
     "errors", "files", "compiler", "config", "cli", "progress", "codec", "audio", "fingerprints", "plots",
     "rollout_plots", "sampling", "data", "yardsticks", "memorisation", "metrics", "distance", "survival",
-    "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines", "generation", "evaluation",
-    "clips", "rollouts", "comparison", "loggers", "memory", "batches", "learning", "callbacks", "rollback", "faults",
-    "training",
+    "real_music", "rollout_tables", "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines",
+    "generation", "evaluation", "clips", "rollouts", "comparison", "loggers", "memory", "batches", "learning",
+    "callbacks", "rollback", "faults", "training",
 ]  # fmt: skip
 LEAVES = set(ORDER[: ORDER.index("ssm")])  # need no model
 # A published checkpoint is read into the metadata of ours, which the checkpoint module defines.

@@ -99,6 +99,19 @@ def test_curve_by_hand() -> None:
     assert curve([End(0.0, "noise")], [60.0], [0, 8]) == [1, 0]
 
 
+def test_intervals_by_hand() -> None:
+    """Wilson's for 0 and 8 of 10, as in tables; fewer clips, or clips that overlap, say less."""
+    assert survival.wilson(0, 10) == (0, pytest.approx(0.2775, abs=1e-4))
+    assert survival.wilson(0.8, 10) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+    ends = [End(10.0, "noise"), *[End(None)] * 4, *[End(None)] * 5]
+    lengths = [60.0] * 5 + [20.0] * 5
+    early, late, beyond = survival.intervals(ends, lengths, [15, 30, 61])
+    assert early == survival.wilson(0.9, 10)
+    assert late == survival.wilson(0.9, 5), "half of them ended before"
+    assert beyond is None
+    assert survival.intervals(ends, lengths, [15], independent=2) == [survival.wilson(0.9, 2)]
+
+
 def test_music_damaged_on_purpose_leaves_for_its_cause(damaged: dict[str, Track]) -> None:
     band = survival.band_of([damaged["none"], *(heard(music(16, seed)) for seed in (1, 2, 3))])
     found = {name: end_of(track, band) for name, track in damaged.items()}
