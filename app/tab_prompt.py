@@ -30,11 +30,11 @@ def build(service: Service, prompts: Prompts, controls: Controls, tabs: gr.Tabs)
         with gr.Column(min_width=280):
             # Not gr.Audio's own upload: it decodes all of a file in the browser, and two hours take gigabytes there.
             file = gr.File(
-                file_types=["audio", "video"], type="filepath", label="A recording of any format", height=130,
+                file_types=["audio", "video"], type="filepath", label="A recording of any format", height=170,
                 elem_id="upload",
             )  # fmt: skip
             sound = gr.Audio(
-                sources=["microphone"], type="filepath", label="Or record one; what was brought is cut here, too",
+                sources=["microphone"], type="filepath", label="Or record; trim it here",
                 elem_id="cut", buttons=[], waveform_options=gr.WaveformOptions(sample_rate=RATE),
             )  # fmt: skip
         with gr.Column(min_width=280):
