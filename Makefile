@@ -12,15 +12,17 @@ help:  ## list the targets
 	$(ENTER)
 
 demo: .venv/installed  ## the main job in some minutes: prepare a recording, train on it, score, play
-	@echo "== 1 of 4: preparing the bundled recording (four minutes of music, its last minute held out)"
+	@echo "== 1 of 5: preparing the bundled recording (four minutes of music, its last minute held out)"
 	$(BIN)/python -m data_tools.prepare $(SAMPLE) --out data/sample --held-out 30 --licence "CC BY-SA 3.0"
-	@echo "== 2 of 4: training a 2-block model on it (some two minutes on 2 cores)"
+	@echo "== 2 of 5: training a 2-block model on it (some two minutes on 2 cores)"
 	$(BIN)/python train.py experiment=demo
-	@echo "== 3 of 4: scoring it on what was held out"
+	@echo "== 3 of 5: scoring it on what was held out"
 	$(BIN)/python evaluate.py experiment=demo
-	@echo "== 4 of 4: playing on for ten seconds from the recording's held-out end, and ten by itself"
+	@echo "== 4 of 5: playing on for ten seconds from the recording's held-out end, and ten by itself"
 	$(BIN)/python generate.py experiment=demo n_samples=1 n_free=1 prompt=$(SAMPLE) prompt_start=237 \
 		l_sample=208000 plots=true
+	@echo "== 5 of 5: two clips of ten seconds by the shipped piano model"
+	$(BIN)/python generate.py checkpoint_path=checkpoints/piano-2block.safetensors n_samples=2 plots=true
 	$(ENTER)
 
 app: .venv/installed  ## the band in the browser, at http://127.0.0.1:7860 (ARGS="--port 8000")

@@ -142,7 +142,7 @@ def choose(checkpoint: Path | None, runs: Path, experiment: str | None) -> tuple
     ]
     if found:
         return max(found, key=lambda run: (run / BEST).stat().st_mtime), "the newest local training run"
-    shipped = sorted(SHIPPED.glob("*.safetensors"))
+    shipped = sorted(SHIPPED.glob("*.safetensors"))  # of which piano-2block is the first
     if shipped:
         return shipped[0], "shipped with the program; no local training run" + (
             f" of {experiment}" if experiment else ""

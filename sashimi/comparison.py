@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sashimi import checkpoint, plots, rollouts, yardsticks
+from sashimi import checkpoint, memory, plots, rollouts, yardsticks
 from sashimi.checkpoint import LoadedModel
 from sashimi.codec import Codec
 from sashimi.config import CodecConfig, EvaluateConfig, EvaluationConfig
@@ -37,6 +37,7 @@ def compare(config: EvaluateConfig, experiment: str | None = None) -> Path:
     Raises UserError and FileNotFoundError for checkpoints and data sets that cannot be used, before any
     of the scoring.
     """
+    memory.hold()  # every window takes the same again
     console = Console(highlight=False, soft_wrap=True, markup=False)
     paths = config.checkpoints or [_chosen(config, experiment, console)]
     models = [checkpoint.load(path, backend=config.model.layer.backend) for path in paths]

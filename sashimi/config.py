@@ -274,6 +274,8 @@ class TrainerConfig:
 
     max_steps      null: max_epochs
     val_every      steps between validations; null: an epoch
+    val_window     samples in a window of validation, longer than one of training where the state is carried: short ones
+                   measure how a model begins; null: data.window
     val_windows    windows of the validation split to score, spread evenly; null: all
     save_every     steps between saves of last.ckpt, besides every validation
     sample_every   steps between clips that the model plays, to hear how it comes along; null: none
@@ -291,6 +293,7 @@ class TrainerConfig:
     max_steps: int | None = None
     max_epochs: int = 1000
     val_every: int | None = None
+    val_window: int | None = None
     val_windows: int | None = None
     save_every: int = 500
     sample_every: int | None = 1000
@@ -311,6 +314,7 @@ class TrainerConfig:
             "max_steps",
             "max_epochs",
             "val_every",
+            "val_window",
             "val_windows",
             "save_every",
             "sample_every",

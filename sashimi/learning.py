@@ -154,7 +154,8 @@ class Training(pl.LightningModule):
     def val_dataloader(self) -> DataLoader:
         trainer = self.config.trainer
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(Windows(self.val, self.config.data.window, trainer.val_windows, rank, world), batch_size=1)
+        window = trainer.val_window or self.config.data.window
+        return DataLoader(Windows(self.val, window, trainer.val_windows, rank, world), batch_size=1)
 
     def configure_optimizers(self) -> Any:
         config = self.config.scheduler

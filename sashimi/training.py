@@ -64,6 +64,8 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     config = replace(config, model=model.config, codec=model.metadata.codec)
     if config.data.carry_state:
         check_carrying(model, config.data.window)
+    if config.trainer.val_window and not carries(model):
+        raise UserError("trainer.val_window needs codec.normalize=none: normalised windows have one length")
     folders = [folder, *config.data.also]
     heard = [open_tokens(each, "train", Codec(config.codec)) for each in folders]
     val = open_tokens(folder, "val", Codec(config.codec))

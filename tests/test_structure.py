@@ -12,7 +12,7 @@ ORDER = [
     "errors", "files", "compiler", "config", "cli", "progress", "codec", "audio", "fingerprints", "plots",
     "rollout_plots", "sampling", "data", "yardsticks", "memorisation", "metrics", "distance", "survival",
     "real_music", "rollout_tables", "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines",
-    "generation", "evaluation", "clips", "rollouts", "comparison", "loggers", "memory", "batches", "learning",
+    "generation", "evaluation", "clips", "memory", "rollouts", "comparison", "loggers", "batches", "learning",
     "callbacks", "rollback", "faults", "training",
 ]  # fmt: skip
 LEAVES = set(ORDER[: ORDER.index("ssm")])  # need no model

@@ -467,6 +467,19 @@ def test_clips_along_the_way_change_nothing(folder: Path, monkeypatch: pytest.Mo
         assert [(e.step, e.width, e.height) for e in board.Images(name)] == [(5, 1100, height), (10, 1100, height)]
 
 
+def test_validation_windows_of_their_own_length(folder: Path) -> None:
+    """The figure is that of longer windows, which training does not see; where windows are normalised it cannot be."""
+    run = train(settings(folder, trainer_val_window=4096))
+    rows = list(csv.DictReader((run / "metrics.csv").open(encoding="utf-8")))
+    said = [float(row["val/bpb"]) for row in rows if row["val/bpb"]]
+    model = checkpoint.load(run)
+    store = open_tokens(folder, "val", Codec(model.metadata.codec))
+    assert min(said) == pytest.approx(cold(model, store, 4096).bpb, abs=1e-4)
+    assert min(said) != pytest.approx(cold(model, store, 1024).bpb, abs=1e-4)
+    with pytest.raises(UserError, match=r"trainer.val_window needs codec.normalize=none"):
+        train(settings(folder, trainer_val_window=4096, codec=CodecConfig(normalize="window", window=1024)))
+
+
 def test_a_clip_that_fails_does_not_end_the_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
