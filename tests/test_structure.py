@@ -13,7 +13,7 @@ ORDER = [
     "rollout_plots", "sampling", "data", "yardsticks", "memorisation", "metrics", "distance", "survival",
     "real_music", "rollout_tables", "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines",
     "generation", "evaluation", "clips", "memory", "rollouts", "comparison", "loggers", "batches", "learning",
-    "callbacks", "rollback", "faults", "training",
+    "callbacks", "rollback", "faults", "training", "lyrics",
 ]  # fmt: skip
 LEAVES = set(ORDER[: ORDER.index("ssm")])  # need no model
 # A published checkpoint is read into the metadata of ours, which the checkpoint module defines.
@@ -49,13 +49,29 @@ def test_imports_go_one_way() -> None:
             assert imported <= LEAVES
 
 
+def test_the_companion_stands_apart() -> None:
+    found = modules()
+    # The command line's module, and the leaves that it rests on.
+    assert found["lyrics"] <= {"cli", "errors", "files", "progress"}
+    assert not [part for part, imported in found.items() if part != "lyrics" and "lyrics" in imported]
+
+
 def test_data_tools_need_sound_and_no_model() -> None:
     imported = set().union(*modules("data_tools").values())
     assert imported <= {"audio", "cli", "errors", "files", "fingerprints", "progress"}
 
 
 @pytest.mark.parametrize(
-    "module", ["data_tools.prepare", "sashimi", "sashimi.cli", "sashimi.config", "sashimi.audio", "sashimi.codec"]
+    "module",
+    [
+        "data_tools.prepare",
+        "sashimi",
+        "sashimi.cli",
+        "sashimi.config",
+        "sashimi.audio",
+        "sashimi.codec",
+        "sashimi.lyrics.prepare",
+    ],
 )
 def test_light_modules_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
