@@ -142,7 +142,7 @@ def test_a_real_allocation_that_fails_is_known() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults are counted as Linux does")
 def test_memory_is_held_where_the_library_is_glibc() -> None:
-    """Blocks of 8 to 128 MB, taken and freed in turn: faults at the first time only."""
+    """Blocks of 8 to 128 MB, taken and freed in turn: few faults after the first time, wherever in the heap they lie."""
     code = (
         "import resource, torch; from sashimi.memory import hold\n"
         "if not hold(): raise SystemExit(0)\n"
@@ -151,7 +151,7 @@ def test_memory_is_held_where_the_library_is_glibc() -> None:
         "    for n in (2, 8, 32): torch.ones(n << 20)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "first, second = faults(), faults()\n"
-        "raise SystemExit(0 if first > 1000 and second < 100 else f'{first} {second}')"
+        "raise SystemExit(0 if first > 1000 and second < first / 4 else f'{first} {second}')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
