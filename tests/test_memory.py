@@ -142,7 +142,7 @@ def test_a_real_allocation_that_fails_is_known() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults are counted as Linux does")
 def test_memory_is_held_where_the_library_is_glibc() -> None:
-    """Blocks of 8 to 128 MB, taken and freed in turn: few faults after the first time, wherever in the heap they lie."""
+    """Blocks of 8 to 128 MB, taken and freed in turn: few faults after the first time, wherever they lie."""
     code = (
         "import resource, torch; from sashimi.memory import hold\n"
         "if not hold(): raise SystemExit(0)\n"
