@@ -155,6 +155,20 @@ def test_scans_are_stepping(seed: int, way: str, kind: str) -> None:
         assert torch.allclose(ours, theirs, atol=1e-9 * theirs.abs().max().item())
 
 
+@pytest.mark.parametrize("name", ["B", "P", "D", "C", "inv_dt"])
+def test_recurrence_with_one_parameter_to_learn(name: str) -> None:
+    """The others are frozen, as in fine-tuning; nothing else asks for a gradient."""
+    made = layer("s4")
+    for other, p in made.named_parameters():
+        p.requires_grad_(other == name)
+    u, x = torch.randn(2, 200, 4, dtype=torch.float64), torch.randn(2, 4, 8, dtype=torch.float64)
+    parameter = getattr(made, name)
+    ours, theirs = (
+        torch.autograd.grad(scanned(way, made, u, x, None)[0].square().sum(), parameter)[0] for way in kernels.SCANS
+    )
+    assert torch.allclose(ours, theirs, atol=1e-9 * theirs.abs().max().item())
+
+
 def test_recurrence_in_single_precision_at_length(kind: str) -> None:
     """Published sizes over 16,384 samples, values and gradients, within 1e-4 of the largest value."""
     torch.manual_seed(0)

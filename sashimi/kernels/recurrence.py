@@ -40,9 +40,9 @@ def recurrent_scan(system: System, D: Tensor, u: Tensor, x: Tensor) -> tuple[Ten
     u: f(B L H), x: f(B H N), D: f(H), all of one dtype, float32 or float64, on the CPU -> y: f(B L H), the last state
     f(B H N). For a diagonal system b is taken to be 1, as System says. Raises BuildError.
     """
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (u, x, D, system.a, system.c))
-    b = None if system.p is None else system.b
-    return _Recurrence.apply(keep, u, x, system.a, b, system.c, D, system.p, system.q)
+    given = (u, x, system.a, None if system.p is None else system.b, system.c, D, system.p, system.q)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    return _Recurrence.apply(keep, *given)
 
 
 def _call(tensors: dict[str, Tensor | None], gradient: dict[str, Tensor | None] | None = None) -> None:
