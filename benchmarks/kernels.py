@@ -12,8 +12,7 @@ import torch
 from rich.table import Table
 
 from benchmarks.report import show
-from sashimi.config import LAYER_KINDS, LayerConfig
-from sashimi.kernels import KERNELS
+from sashimi.config import KERNELS, LAYER_KINDS, LayerConfig
 from sashimi.layers import S4
 
 

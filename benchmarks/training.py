@@ -22,8 +22,7 @@ from benchmarks import report
 from benchmarks.published import published_logits
 from sashimi import memory
 from sashimi.cli import reported_errors
-from sashimi.config import LayerConfig, ModelConfig, OptimizerConfig
-from sashimi.kernels import BACKENDS
+from sashimi.config import BACKENDS, LayerConfig, ModelConfig, OptimizerConfig
 from sashimi.learning import parameter_groups
 from sashimi.model import SaShiMi
 

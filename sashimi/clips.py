@@ -27,7 +27,6 @@ from sashimi.engines import make_engine
 from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.generation import Block
-from sashimi.kernels import resolve_backend
 from sashimi.progress import bar, stop_on_interrupt
 
 METADATA, TABLE = "metadata.json", "samples.csv"
@@ -103,8 +102,8 @@ def describe(model: LoadedModel) -> str:
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     bits = model.metadata.metrics.get("heldout_bpb", {}).get("q50")
     return (
-        f"{model.metadata.name or 'unnamed'}: SaShiMi, {config.n_layers} blocks of {kind} "
-        f"({resolve_backend(config.layer.backend)}), {parameters:.2f} M parameters, "
+        f"{model.metadata.name or 'unnamed'}: SaShiMi, {config.n_layers} blocks of {kind}, "
+        f"{parameters:.2f} M parameters, "
         f"{model.metadata.codec.rate} Hz" + (f", {bits:.3f} bits per byte on held-out recordings" if bits else "")
     )
 

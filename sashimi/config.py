@@ -13,6 +13,10 @@ from sashimi.errors import UserError
 LAYER_KINDS = ("s4", "s4d")
 INITS = ("legs", "lin", "inv")
 DT_TRANSFORMS = ("softplus", "exp")
+# How a layer runs over a sequence: by itself, or by a convolution with its kernel.
+SCANS = ("recurrence", "chunked")
+KERNELS = ("two_level", "keops", "torch")
+BACKENDS = (*SCANS, *KERNELS)
 ENGINES = ("native", "eager")
 SPLITS = ("train", "val", "test")
 DISCRETIZATIONS = ("zoh", "bilinear")
@@ -55,6 +59,7 @@ class LayerConfig:
         _one_of("model.layer.kind", self.kind, LAYER_KINDS)
         _one_of("model.layer.init", self.init, INITS if self.kind == "s4d" else ("legs",))
         _one_of("model.layer.dt_transform", self.dt_transform, DT_TRANSFORMS)
+        _one_of("model.layer.backend", self.backend, ("auto", *BACKENDS))
         if self.discretization is None:
             self.discretization = "zoh" if self.kind == "s4d" else "bilinear"
         choices = DISCRETIZATIONS if self.kind == "s4d" else ("bilinear",)

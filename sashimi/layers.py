@@ -12,9 +12,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from sashimi import compiler, ssm
-from sashimi.config import LayerConfig
+from sashimi.config import KERNELS, LayerConfig
 from sashimi.errors import UserError
-from sashimi.kernels import KERNELS, norm, resolve_backend
+from sashimi.kernels import norm, resolve_backend
 from sashimi.kernels.cauchy import cauchy_keops, cauchy_kernel, cauchy_torch
 from sashimi.kernels.chunked import chunked_scan
 from sashimi.kernels.recurrence import recurrent_scan

@@ -33,6 +33,7 @@ from sashimi.errors import UserError
 from sashimi.evaluation import carries, heldout_bpb
 from sashimi.faults import explained
 from sashimi.files import finished
+from sashimi.kernels import resolve_backend
 from sashimi.learning import Training
 from sashimi.progress import bar, stop_on_interrupt
 from sashimi.rollback import Rollback
@@ -98,6 +99,8 @@ def train(config: TrainConfig, experiment: str | None = None) -> Path:
     say(f"run         {run} ({'new' if new else 'resumed'}), {module.total_steps} steps of {module.samples} samples")
     last = run / LAST
     cuda = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    way = resolve_backend(config.model.layer.backend, "cuda" if cuda else "cpu", config.data.window)
+    say(f"layers      {way} over {config.data.batch} x {config.data.window} samples")
     need, free = memory.estimate(model, config, cuda), memory.available(cuda)
     if free is not None and not cuda:
         free //= config.trainer.devices  # processes beside each other

@@ -108,6 +108,7 @@ def test_nested_values() -> None:
         ({"d_modle": 3}, "unknown setting d_modle; did you mean d_model?"),
         ({"xyz": 3}, "known here: d_model"),
         ({"layer": {"kind": "s5"}}, "model.layer.kind=s5 is not one of s4, s4d"),
+        ({"layer": {"backend": "cuda"}}, "backend=cuda is not one of auto, recurrence"),
         ({"layer": {"kind": "s4", "init": "inv"}}, "model.layer.init=inv"),
         ({"layer": {"kind": "s4", "discretization": "zoh"}}, "discretization=zoh"),
         ({"layer": {"dt_min": 0.2}}, "dt_min"),

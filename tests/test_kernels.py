@@ -7,7 +7,7 @@ import torch
 from test_ssm import dense, random_dplr
 
 from sashimi import compiler, kernels, ssm
-from sashimi.config import LayerConfig
+from sashimi.config import KERNELS, SCANS, LayerConfig
 from sashimi.errors import UserError
 from sashimi.kernels.cauchy import cauchy_keops, cauchy_torch
 from sashimi.kernels.chunked import chunked_scan, toeplitz
@@ -48,7 +48,7 @@ def gradients(made: S4, K: torch.Tensor) -> list[torch.Tensor]:
 SYSTEMS = [("s4", {}), ("s4d", {}), ("s4d", {"discretization": "bilinear", "init": "lin"}), ("s4", {"n_ssm": 2})]
 
 
-@pytest.mark.parametrize("backend", kernels.KERNELS)
+@pytest.mark.parametrize("backend", KERNELS)
 @pytest.mark.parametrize(("kind", "settings"), SYSTEMS)
 def test_backends_agree_with_powers(kind: str, settings: dict[str, object], backend: str) -> None:
     made = layer(kind, backend=backend, **settings)
@@ -129,7 +129,7 @@ def scanned(
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("way", kernels.SCANS)
+@pytest.mark.parametrize("way", SCANS)
 def test_scans_are_stepping(seed: int, way: str, kind: str) -> None:
     """Random batch, length, width, chunk and start state; outputs, final state and all gradients."""
     g = torch.Generator().manual_seed(seed)
@@ -164,7 +164,7 @@ def test_recurrence_with_one_parameter_to_learn(name: str) -> None:
     u, x = torch.randn(2, 200, 4, dtype=torch.float64), torch.randn(2, 4, 8, dtype=torch.float64)
     parameter = getattr(made, name)
     ours, theirs = (
-        torch.autograd.grad(scanned(way, made, u, x, None)[0].square().sum(), parameter)[0] for way in kernels.SCANS
+        torch.autograd.grad(scanned(way, made, u, x, None)[0].square().sum(), parameter)[0] for way in SCANS
     )
     assert torch.allclose(ours, theirs, atol=1e-9 * theirs.abs().max().item())
 
@@ -246,8 +246,6 @@ def test_backend_choice() -> None:
     assert kernels.resolve_backend("auto", "cuda") == "two_level"
     with pytest.raises(UserError, match="runs on a CPU"):
         kernels.resolve_backend("recurrence", "cuda")
-    with pytest.raises(UserError, match="two_level, keops, torch"):
-        kernels.resolve_backend("cuda")
 
 
 def test_keops_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
