@@ -11,7 +11,25 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-WORDS = "love night rain river moon stone road light heart fire amor noite chuva rio lua pedra luz".split()
+WORDS = ["love", "night", "rain", "river", "moon", "stone", "road", "amor", "noite", "chuva", "rio", "lua", "pedra"]
+    "love",
+    "night",
+    "rain",
+    "river",
+    "moon",
+    "stone",
+    "road",
+    "light",
+    "heart",
+    "fire",
+    "amor",
+    "noite",
+    "chuva",
+    "rio",
+    "lua",
+    "pedra",
+    "luz",
+]
 
 
 def make_llama(folder: Path, chat: bool = True, tied: bool = False) -> Path:

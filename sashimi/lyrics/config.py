@@ -1,4 +1,4 @@
-"""What the companion's training can be told, as dataclasses; sashimi/lyrics/configs holds the YAML with the defaults."""
+"""What the companion's training can be told, as dataclasses. YAML with the defaults: sashimi/lyrics/configs."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -60,12 +60,8 @@ class Keeper(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
-            count = state.global_step - self.logged
-            self.total, self.steps, self.logged = (
-                self.total + count * logs["loss"],
-                self.steps + count,
-                state.global_step,
-            )
+            count, self.logged = state.global_step - self.logged, state.global_step
+            self.total, self.steps = self.total + count * logs["loss"], self.steps + count
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         step, passed = state.global_step, time.monotonic() - self.begun

@@ -18,7 +18,7 @@ def tied(model: Any) -> bool:
 def teach_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Puts the control tokens into tokenizer and model. Returns their ids, to be learnt."""
     tokenizer.add_tokens(list(CONTROL_TOKENS))
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     new = [int(i) for i in tokenizer.convert_tokens_to_ids(list(CONTROL_TOKENS))]
     # A row that nothing has trained begins as an average token: near the others, and the same in every run.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
 
 from sashimi.errors import UserError
 from sashimi.lyrics import adapters, weights
@@ -59,18 +59,22 @@ def load(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
         )
     elif files.gguf:
-        options |= {"gguf_file": files.gguf}
+        options |= {"gguf_file": files.gguf, "quantization_config": GgufConfig(dequantize=True)}
         options.pop("use_safetensors")
     with weights.read_errors(files):
         tokenizer = _tokenizer(files, adapter)
         model = AutoModelForCausalLM.from_pretrained(folder, device_map={"": device}, **options)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    if len(tokenizer) > _rows(model):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if adapter is not None:
         model = adapters.attach(model, adapter, training)
     if not training:
         model.eval()
     return Loaded(model, tokenizer, files.base, adapter, card)
+
+
+def _rows(model: Any) -> int:
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def _tokenizer(files: weights.Files, adapter: Path | None) -> Any:

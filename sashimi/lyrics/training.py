@@ -18,26 +18,26 @@ from typing import Any
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive the forks of data loaders
 
-import datasets  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from accelerate import PartialState  # noqa: E402
-from accelerate.utils import broadcast_object_list  # noqa: E402
-from rich.console import Console  # noqa: E402
-from transformers import Trainer, set_seed  # noqa: E402
-from transformers.trainer_callback import PrinterCallback  # noqa: E402
-from trl import SFTConfig, SFTTrainer  # noqa: E402
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # noqa: E402
+import datasets
+import torch
+import transformers
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+from transformers import Trainer, set_seed
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from sashimi.errors import UserError  # noqa: E402
-from sashimi.files import finished  # noqa: E402
-from sashimi.lyrics import adapters, dataset, examples, lora, losses, models  # noqa: E402
-from sashimi.lyrics.config import TrainSettings, read_settings, write_settings  # noqa: E402
-from sashimi.lyrics.examples import Encoded  # noqa: E402
-from sashimi.lyrics.keeping import CHECKPOINTS, Keeper, last_whole  # noqa: E402
-from sashimi.lyrics.losses import Epoch  # noqa: E402
-from sashimi.lyrics.models import Loaded  # noqa: E402
-from sashimi.progress import bar, clock, stop_on_interrupt  # noqa: E402
+from sashimi.errors import UserError
+from sashimi.files import finished
+from sashimi.lyrics import adapters, dataset, examples, lora, losses, models
+from sashimi.lyrics.config import TrainSettings, read_settings, write_settings
+from sashimi.lyrics.examples import Encoded
+from sashimi.lyrics.keeping import CHECKPOINTS, Keeper, last_whole
+from sashimi.lyrics.losses import Epoch
+from sashimi.lyrics.models import Loaded
+from sashimi.progress import bar, clock, stop_on_interrupt
 
 ADAPTER, SETTINGS, FINISHED = "adapter", "settings.yaml", "finished.json"
 
@@ -52,9 +52,7 @@ def train(settings: TrainSettings, experiment: str | None = None) -> Path:
     console = Console(highlight=False, soft_wrap=True, markup=False, quiet=not process.is_main_process)
     run, settings, new = _run(settings, process)
     if settings.data.path is None:
-        raise UserError(
-            "data.path is not set; give a folder made by sashimi.lyrics.prepare, as data.path=data/lyrics/NAME"
-        )
+        raise UserError("data.path is not set; give a folder of sashimi.lyrics.prepare, as data.path=data/lyrics/NAME")
     described = dataset.described(settings.data.path)
     s = settings
     set_seed(s.seed)

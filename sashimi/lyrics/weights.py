@@ -4,11 +4,12 @@ What may be wrong with them becomes an error that says what to do.
 """
 
 import hashlib
+import io
 import json
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,8 @@ def read_errors(files: Files) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        yield
+        with redirect_stderr(io.StringIO()):  # bars of the libraries, a line for every step where there is no terminal
+            yield
     except UserError:
         raise
     except SafetensorError as error:
@@ -190,12 +192,12 @@ def cache() -> Path:
 def dequantised(files: Files) -> Path:
     """A GGUF file as a folder of safetensors, made once: 4-bit weights are made from these.
 
-    It lies in ~/.cache/sashimi-music/lyrics/FINGERPRINT, in bf16 (fp32 for a file that holds it), and can be deleted.
+    It lies in ~/.cache/sashimi-music/lyrics/FINGERPRINT, in bf16, and can be deleted.
     """
     import shutil
 
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     folder = cache() / files.base.fingerprint
     if folder.is_dir():
@@ -203,8 +205,13 @@ def dequantised(files: Files) -> Path:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         with read_errors(files):
-            model = AutoModelForCausalLM.from_pretrained(files.folder, gguf_file=files.gguf, dtype=torch.bfloat16)
-        model.save_pretrained(partial)
+            model = AutoModelForCausalLM.from_pretrained(
+                files.folder,
+                gguf_file=files.gguf,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+            )
+            model.save_pretrained(partial)
         try:
             os.replace(partial, folder)
         except OSError:
