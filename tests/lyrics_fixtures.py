@@ -12,24 +12,6 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 WORDS = ["love", "night", "rain", "river", "moon", "stone", "road", "amor", "noite", "chuva", "rio", "lua", "pedra"]
-    "love",
-    "night",
-    "rain",
-    "river",
-    "moon",
-    "stone",
-    "road",
-    "light",
-    "heart",
-    "fire",
-    "amor",
-    "noite",
-    "chuva",
-    "rio",
-    "lua",
-    "pedra",
-    "luz",
-]
 
 
 def make_llama(folder: Path, chat: bool = True, tied: bool = False) -> Path:
