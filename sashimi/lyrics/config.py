@@ -104,9 +104,10 @@ class Training:
     """How it learns.
 
     epochs        passes over the songs
-    lr            peak learning rate;   schedule: cosine, linear or constant;   warmup: steps up to the peak,
-                  or below 1 their share of all
-    batch         songs at a time, on each device;   accumulate: batches that make one step
+    lr            peak learning rate;   schedule: cosine, linear or constant
+    warmup        steps up to the peak; below 1: their share of all steps
+    batch         songs at a time, on each device: 1 pads nothing, best on a CPU; 8 or more on a GPU
+    accumulate    batches that make one step
     eval_batch    songs at a time in validation; changes no figure
     weight_decay  of AdamW;   max_grad_norm: gradients are clipped to it
     optimizer     auto: paged where CUDA and nf4 are in use; adamw; paged_adamw
@@ -121,8 +122,8 @@ class Training:
     lr: float = 2e-4
     schedule: str = "cosine"
     warmup: float = 0.05
-    batch: int = 4
-    accumulate: int = 4
+    batch: int = 1
+    accumulate: int = 16
     eval_batch: int = 4
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -153,6 +154,7 @@ class TrainSettings:
 
     name       what the run is called: runs_dir/NAME/DATE
     task       writing, or understanding
+    seed       of the adapter's first weights, the order of the songs and what their requests name
     resume     auto: go on with the newest unfinished run of this name; or a run's folder
     report_to  none, tensorboard or wandb
     """

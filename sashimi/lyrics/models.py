@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sashimi.errors import UserError
 from sashimi.lyrics import adapters, weights
@@ -50,20 +50,14 @@ def load(
         adapters.check_base(adapter, card, files.base)
     compute, device = compute_dtype(dtype), device_index()
     options: dict[str, Any] = {"dtype": compute, "trust_remote_code": False, "use_safetensors": True}
-    folder = files.folder
     if quantise == "nf4":
         _check_bitsandbytes()
-        if files.gguf:
-            folder = weights.dequantised(files)
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
         )
-    elif files.gguf:
-        options |= {"gguf_file": files.gguf, "quantization_config": GgufConfig(dequantize=True)}
-        options.pop("use_safetensors")
-    with weights.read_errors(files):
+    with weights.read_errors(files.base.name):
         tokenizer = _tokenizer(files, adapter)
-        model = AutoModelForCausalLM.from_pretrained(folder, device_map={"": device}, **options)
+        model = AutoModelForCausalLM.from_pretrained(files.folder, device_map={"": device}, **options)
     if len(tokenizer) > _rows(model):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if adapter is not None:
@@ -79,12 +73,8 @@ def _rows(model: Any) -> int:
 
 def _tokenizer(files: weights.Files, adapter: Path | None) -> Any:
     """The adapter's own, which may have tokens that it was taught, else the base's."""
-    if adapter is not None and (adapter / "tokenizer_config.json").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(adapter)
-    elif files.gguf:
-        tokenizer = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf)
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(files.folder)
+    taught = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(adapter if taught else files.folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

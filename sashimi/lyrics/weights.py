@@ -6,6 +6,7 @@ What may be wrong with them becomes an error that says what to do.
 import hashlib
 import io
 import json
+import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -14,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+
 from sashimi.errors import UserError
+from sashimi.lyrics.dataset import swapped
+
+log = logging.getLogger(__name__)
 
 SAMPLES, SAMPLE_BYTES = 64, 4096
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -36,10 +43,9 @@ class Base:
 
 @dataclass(frozen=True)
 class Files:
-    """folder: on this machine; gguf: the file's name in it, else it holds safetensors."""
+    """folder: on this machine, with safetensors and a tokenizer."""
 
     folder: Path
-    gguf: str | None
     base: Base
 
 
@@ -71,17 +77,9 @@ def _gguf(name: str, path: Path) -> Files:
             raise UserError(f"{name} is damaged or no GGUF file (it does not begin with GGUF); get it again")
     total = hashlib.sha256(str(path.stat().st_size).encode())
     _sample(total, path)
-    return Files(path.parent.absolute(), path.name, Base(name, total.hexdigest()[:32], _gguf_licence(path)))
-
-
-def _gguf_licence(path: Path) -> str | None:
-    from gguf import GGUFReader
-
-    try:
-        field = GGUFReader(path).get_field("general.license")
-        return None if field is None else str(field.contents())
-    except Exception as error:  # the reader checks little: a file cut short fails in numpy, in struct, or by an index
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); get it again") from None
+    fingerprint = total.hexdigest()[:32]
+    folder = converted(path, fingerprint)
+    return Files(folder, Base(name, fingerprint, _card_licence(folder)))
 
 
 def _folder(name: str, path: Path, licence: str | None = None) -> Files:
@@ -102,7 +100,7 @@ def _folder(name: str, path: Path, licence: str | None = None) -> Files:
     for shard in shards:
         total.update(_header(shard))
         _sample(total, shard)
-    return Files(path.absolute(), None, Base(name, total.hexdigest()[:32], licence or _card_licence(path)))
+    return Files(path.absolute(), Base(name, total.hexdigest()[:32], licence or _card_licence(path)))
 
 
 def safetensors(path: Path) -> list[Path]:
@@ -153,8 +151,6 @@ def _sample(total: Any, path: Path) -> None:
 
 def _card_licence(path: Path) -> str | None:
     """What the front matter of a model card states."""
-    import yaml
-
     card = path / "README.md"
     if not card.is_file():
         return None
@@ -168,7 +164,7 @@ def _card_licence(path: Path) -> str | None:
 
 
 @contextmanager
-def read_errors(files: Files) -> Iterator[None]:
+def read_errors(name: str) -> Iterator[None]:
     """What goes wrong while a model is read becomes an error that names it."""
     from safetensors import SafetensorError
 
@@ -178,45 +174,45 @@ def read_errors(files: Files) -> Iterator[None]:
     except UserError:
         raise
     except SafetensorError as error:
-        raise UserError(f"the weights of {files.base.name} are damaged ({error}); get them again") from None
-    except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+        raise UserError(f"the weights of {name} are damaged ({error}); get them again") from None
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{name} does not fit into the GPU's memory ({error}); set model.quantise=nf4") from None
+    except (ValueError, KeyError, IndexError, struct.error, OSError, RuntimeError, ImportError) as error:
         said = " ".join(str(error).split())[:300]
-        raise UserError(f"{files.base.name} cannot be read as a language model: {said}") from error
+        raise UserError(f"{name} cannot be read as a language model ({type(error).__name__}: {said})") from error
 
 
 def cache() -> Path:
-    """Where what is made from downloads is kept."""
+    """Where what is made from GGUF files is kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sashimi-music" / "lyrics"
 
 
-def dequantised(files: Files) -> Path:
-    """A GGUF file as a folder of safetensors, made once: 4-bit weights are made from these.
+def converted(path: Path, fingerprint: str) -> Path:
+    """A GGUF file as a folder of safetensors, made once: reading GGUF takes half a minute where this takes a second,
+    and 4-bit weights are made from it.
 
-    It lies in ~/.cache/sashimi-music/lyrics/FINGERPRINT, in bf16, and can be deleted.
+    It lies in ~/.cache/sashimi-music/lyrics/FINGERPRINT with 2 bytes a weight, and can be deleted. Raises UserError
+    for a damaged file.
     """
-    import shutil
+    from gguf import GGUFReader
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    import torch
-    from transformers import AutoModelForCausalLM, GgufConfig
-
-    folder = cache() / files.base.fingerprint
-    if folder.is_dir():
+    folder = cache() / fingerprint
+    if (folder / "config.json").is_file():
         return folder
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        with read_errors(files):
+    log.info("%s is converted once, into %s", path.name, folder)
+    with swapped(folder) as partial, read_errors(str(path)):
+        field = GGUFReader(path).get_field("general.license")
+        # fp16 has three bits more than bf16 for what GGUF's scales, which are fp16, make.
+        for dtype in (torch.float16, torch.bfloat16):
             model = AutoModelForCausalLM.from_pretrained(
-                files.folder,
-                gguf_file=files.gguf,
-                dtype=torch.bfloat16,
-                quantization_config=GgufConfig(dequantize=True),
+                path.parent, gguf_file=path.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
             )
-            model.save_pretrained(partial)
-        try:
-            os.replace(partial, folder)
-        except OSError:
-            if not folder.is_dir():  # another process was first
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            if all(bool(p.isfinite().all()) for p in model.parameters()):
+                break
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(partial)
+        licence = {} if field is None else {"license": str(field.contents())}
+        card = f"---\n{yaml.safe_dump(licence)}---\nMade from {path.name}\n"
+        (partial / "README.md").write_text(card, encoding="utf-8")
     return folder
