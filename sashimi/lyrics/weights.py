@@ -198,7 +198,7 @@ def converted(path: Path, fingerprint: str) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     folder = cache() / fingerprint
-    if (folder / "config.json").is_file():
+    if (folder / "README.md").is_file():
         return folder
     log.info("%s is converted once, into %s", path.name, folder)
     with swapped(folder) as partial, read_errors(str(path)):
