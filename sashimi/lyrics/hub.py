@@ -39,9 +39,7 @@ def folder(name: str) -> tuple[Path, str | None]:
         wanted = [s.rfilename for s in info.siblings or [] if _WANTED.fullmatch(s.rfilename)]
         if not any(file.endswith(".safetensors") for file in wanted):
             raise UserError(_no_weights(name, [s.rfilename for s in info.siblings or []]))
-        found = snapshot_download(
-            name, revision=info.sha, allow_patterns=wanted, endpoint=os.environ.get("HF_ENDPOINT")
-        )
+        found = snapshot_download(name, allow_patterns=wanted, endpoint=os.environ.get("HF_ENDPOINT"))
     licence = info.card_data.to_dict().get("license") if info.card_data else None
     return Path(found), ", ".join(licence) if isinstance(licence, list) else licence
 
@@ -73,27 +71,36 @@ def _no_weights(name: str, files: list[str]) -> str:
 
 
 def _kept(name: str) -> Path | None:
-    """The folder of an earlier download."""
+    """The folder of an earlier download. Whether all of it is there, whoever reads it finds out."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        return Path(snapshot_download(name, local_files_only=True, allow_patterns=["config.json"]))
     except LocalEntryNotFoundError:
         return None
 
 
 def _unreachable(error: BaseException) -> bool:
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
-    busy = isinstance(error, HfHubHTTPError) and (error.response is None or error.response.status_code >= 500)
-    return busy or isinstance(error, httpx.TransportError | OfflineModeIsEnabled)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return (
+        isinstance(error, OfflineModeIsEnabled)
+        or _of_httpx(error, "TransportError")
+        or (_of_httpx(error, "HTTPError") and (status is None or status >= 500))
+    )
+
+
+def _of_httpx(error: BaseException, name: str) -> bool:
+    """Whether an error is httpx's, under the name by which the hub library has it: httpx, or httpx2."""
+    return any(
+        kind.__name__ == name and kind.__module__.partition(".")[0] in ("httpx", "httpx2") for kind in type(error).mro()
+    )
 
 
 @contextmanager
 def _errors(name: str) -> Iterator[None]:
-    import httpx
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -116,8 +123,11 @@ def _errors(name: str) -> Iterator[None]:
         ) from None
     except HFValidationError:
         raise UserError(f"there is no {name}; give a folder, a .gguf file or a hub id as OWNER/NAME") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
-        if isinstance(error, UserError):
+    except UserError:
+        raise
+    except Exception as error:
+        expected = isinstance(error, HfHubHTTPError | LocalEntryNotFoundError | OfflineModeIsEnabled | OSError)
+        if not expected and not _of_httpx(error, "HTTPError"):
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(

@@ -173,7 +173,7 @@ def _announce(
     notes: list[str], dtype: torch.dtype,
 ) -> None:  # fmt: skip
     learnt = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
-    count = sum(p.numel() for p in loaded.model.parameters())
+    count = loaded.model.num_parameters()
     device = loaded.model.device
     bits = "4-bit weights, " if s.model.quantise == "nf4" else ""
     console.print(f"run         {run} ({'new' if new else 'resumed, with its own settings'})")
