@@ -51,10 +51,11 @@ def check_base(adapter: Path, card: dict[str, Any], base: Base) -> None:
 def attach(model: Any, adapter: Path, training: bool = False) -> Any:
     """A model with the adapter on it. Raises UserError for one that does not fit."""
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     try:
         return PeftModel.from_pretrained(model, adapter, is_trainable=training)
-    except (ValueError, RuntimeError, KeyError, OSError) as error:
+    except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
         said = " ".join(str(error).split())[:300]
         raise UserError(f"{adapter} cannot be put on its base: {said}") from None
 

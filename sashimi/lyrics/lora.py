@@ -48,7 +48,7 @@ def targets(model: Any, settings: Lora) -> tuple[str | list[str], list[str]]:
 
 
 def adapted(model: Any, settings: Lora, new_tokens: list[int]) -> tuple[Any, bool, list[str]]:
-    """The model with a fresh adapter; whether the output layer is adapted; what is to be said about it.
+    """The model with a fresh adapter; whether the output layer is as it was; what is to be said about it.
 
     new_tokens: whose embeddings are learnt, and no others (peft's trainable_token_indices).
     """
@@ -66,4 +66,4 @@ def adapted(model: Any, settings: Lora, new_tokens: list[int]) -> tuple[Any, boo
             bias="none", task_type="CAUSAL_LM", trainable_token_indices=tokens,
         ),
     )  # fmt: skip
-    return wrapped, wrapped.get_output_embeddings() is not head and not tied(model), notes
+    return wrapped, wrapped.get_output_embeddings() is head, notes

@@ -103,7 +103,7 @@ def device_index() -> Any:
 
 def _check_bitsandbytes() -> None:
     try:
-        import bitsandbytes  # noqa: F401
+        import bitsandbytes  # noqa: F401 (only 4-bit weights need it)
     except ImportError as error:
         raise UserError(
             f"model.quantise=nf4 needs bitsandbytes ({error}); pip install bitsandbytes, or set model.quantise=none"

@@ -66,18 +66,18 @@ def train(settings: TrainSettings, experiment: str | None = None) -> Path:
         split: examples.load(s.data, s.task, loaded.tokenizer, split, limit, s.training.loss, s.seed)
         for split, limit in (("train", s.data.songs), ("val", s.data.val_songs))
     }
-    loaded.model, head, notes = lora.adapted(loaded.model, s.lora, new_tokens)
+    loaded.model, fused, notes = lora.adapted(loaded.model, s.lora, new_tokens)
     _announce(console, run, new, s, loaded, rows, notes, dtype)
     if new and process.is_main_process:
         write_settings(run / SETTINGS, s)
     began = time.monotonic()
     with stop_on_interrupt() as stopped, bar(console, "learning") as update:
-        trainer = _trainer(s, run, loaded, rows["train"], head, dtype)
+        trainer = _trainer(s, run, loaded, rows["train"], fused, dtype)
         few = rows["train"].rows[: len(rows["val"].rows)]
         measured = {"train": few, "val": rows["val"].rows}
         keeper = Keeper(
             run, process.is_main_process,
-            lambda split: losses.measure(trainer, measured[split], s.training.eval_batch, not head),
+            lambda split: losses.measure(trainer, measured[split], s.training.eval_batch, fused),
             lambda epochs: _keep(run, s, loaded, described, rows, epochs, process),
             stopped, update, s.training.save_every,
         )  # fmt: skip
@@ -137,9 +137,9 @@ def _resumed(settings: TrainSettings) -> Path | None:
     return settings.resume
 
 
-def _trainer(s: TrainSettings, run: Path, loaded: Loaded, rows: Encoded, head: bool, dtype: torch.dtype) -> Trainer:
-    """trl's trainer; where the output layer is adapted, transformers' own, since trl's reads that layer's weights past
-    the adapter."""
+def _trainer(s: TrainSettings, run: Path, loaded: Loaded, rows: Encoded, fused: bool, dtype: torch.dtype) -> Trainer:
+    """trl's trainer, which reads the output layer's weights past an adapter; where the adapter changes that layer, or
+    tokens are learnt that it is tied to, transformers' own."""
     t, cuda = s.training, torch.cuda.is_available()
     paged = t.optimizer == "paged_adamw" or (t.optimizer == "auto" and cuda and s.model.quantise == "nf4")
     args = SFTConfig(
@@ -156,7 +156,7 @@ def _trainer(s: TrainSettings, run: Path, loaded: Loaded, rows: Encoded, head: b
         pad_to_multiple_of=None, ddp_find_unused_parameters=False,
     )  # fmt: skip
     collator = DataCollatorForLanguageModeling(pad_token_id=loaded.tokenizer.pad_token_id)
-    kind = Trainer if head else SFTTrainer
+    kind = SFTTrainer if fused else Trainer
     trainer = kind(
         loaded.model, args, data_collator=collator, train_dataset=datasets.Dataset.from_list(rows.rows),
         processing_class=loaded.tokenizer,

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from sashimi.errors import UserError
@@ -166,6 +165,7 @@ def _card_licence(path: Path) -> str | None:
 @contextmanager
 def read_errors(name: str) -> Iterator[None]:
     """What goes wrong while a model is read becomes an error that names it."""
+    import torch
     from safetensors import SafetensorError
 
     try:
@@ -194,6 +194,7 @@ def converted(path: Path, fingerprint: str) -> Path:
     It lies in ~/.cache/sashimi-music/lyrics/FINGERPRINT with 2 bytes a weight, and can be deleted. Raises UserError
     for a damaged file.
     """
+    import torch
     from gguf import GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
