@@ -26,8 +26,8 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from transformers import Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
-from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from sashimi.errors import UserError
 from sashimi.files import finished
