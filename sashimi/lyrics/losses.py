@@ -91,7 +91,7 @@ def draw(folder: Path, epochs: Sequence[Epoch], title: str) -> None:
     if len(epochs) > 1:
         kept = best(epochs)
         axes.annotate(
-            f"kept: {kept.val:.3f}", (kept.epoch, kept.val), xytext=(0, -14), textcoords="offset points", ha="center",
+            f"kept: {kept.val:.3f}", (kept.epoch, kept.val), xytext=(0, 9), textcoords="offset points", ha="center",
             fontsize=9, color="#c8553d",
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
