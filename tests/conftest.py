@@ -15,6 +15,8 @@ from sashimi.checkpoint import LoadedModel, Metadata
 from sashimi.config import CodecConfig, LayerConfig, ModelConfig
 from sashimi.metrics import Track
 
+pytest_plugins = ["lyrics_fixtures"]  # of the companion
+
 FIXTURES = Path(__file__).parent / "fixtures"
 ROOT = Path(__file__).parents[1]
 

@@ -71,8 +71,15 @@ def _is_ours(folder: Path) -> bool:
 
 @contextmanager
 def replaced(out: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `out`, which takes its place on success and is removed on failure."""
+    """`swapped`, for a set of songs. Raises UserError where `out` is something else."""
     check_free(out)
+    with swapped(out) as partial:
+        yield partial
+
+
+@contextmanager
+def swapped(out: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `out`, which takes its place on success and is removed on failure."""
     out = out.absolute()
     partial, old = (out.with_name(f".{out.name}.{os.getpid()}.{what}") for what in ("partial", "old"))
     try:
