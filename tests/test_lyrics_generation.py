@@ -31,7 +31,7 @@ class Scripted:
 
     def __init__(self, rows: list[list[int]], size: int) -> None:
         self.rows, self.size, self.steps = rows, size, 0
-        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=512))
+        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=1024))
 
     def __call__(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
         logits = torch.full((len(input_ids), 1, self.size), -50.0)
@@ -70,6 +70,11 @@ def test_cut_by_the_limit_no_half_character_stays(loaded: Loaded) -> None:
         pieces, written = read(stream(scripted(loaded, "o 👩"), "x", Sampling(max_tokens=length)))
         assert "".join(pieces) == written.text
         assert written == Written("o 👩" if length == tokens else "o", False, length)
+
+
+def test_nothing_is_written_that_a_terminal_obeys(loaded: Loaded) -> None:
+    pieces, written = read(stream(scripted(loaded, "a\x1b[2Jb\r\nc\td\x9b"), "x", Sampling()))
+    assert "".join(pieces) == written.text == "a[2Jb\nc\td"
 
 
 def test_special_tokens_are_never_written(loaded: Loaded) -> None:
@@ -167,15 +172,15 @@ def test_errors_reach_whoever_asked(loaded: Loaded) -> None:
     nan = Loaded(Broken([[5, 6]], 7), loaded.tokenizer, loaded.base)
     with pytest.raises(UserError, match="damaged"):
         list(stream(nan, "x", Sampling()))
-    with pytest.raises(UserError, match="reads 512 at most"):
-        list(stream(loaded, "la " * 600, Sampling()))
+    with pytest.raises(UserError, match="reads 1024 at most"):
+        list(stream(loaded, "la " * 1200, Sampling()))
 
 
 def test_the_length_is_what_the_model_has_room_for(loaded: Loaded) -> None:
-    prompt = "x" * 500
+    prompt = "x" * 1000
     used = len(loaded.tokenizer(prompt)["input_ids"])
     written = write_many(loaded, [prompt], Sampling(max_tokens=400))[0]
-    assert written.ended or written.tokens == 512 - used
+    assert written.ended or written.tokens == 1024 - used
 
 
 def test_other_threads_may_write_at_the_same_time(loaded: Loaded) -> None:

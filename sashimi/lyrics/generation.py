@@ -22,11 +22,13 @@ from transformers import (
 
 from sashimi.errors import UserError
 from sashimi.lyrics.models import Loaded
-from sashimi.lyrics.prompts import end_ids
+from sashimi.lyrics.prompts import end_ids, ids
 from sashimi.progress import Update
 
 LONGEST = 8000  # tokens: what "give me all you can" is held to
 HELD = 16  # tokens that may wait for the rest of a character; four bytes are the most that UTF-8 has
+# What lyrics have no use for and a terminal may obey.
+CONTROL = {i: None for i in (*range(32), *range(127, 160)) if chr(i) not in "\n\t"}
 CUT = "\ufffd"  # what decoding makes of a part of a character
 
 
@@ -158,7 +160,7 @@ class _Text:
 
     def _take(self, new: str) -> str:
         """Keeps space back until something follows it; at the beginning, altogether."""
-        whole = self.space + new
+        whole = self.space + new.translate(CONTROL)
         piece = whole.rstrip()
         self.space = whole[len(piece) :]
         if not self.text:
@@ -176,16 +178,18 @@ class _Text:
 def _rows(loaded: Loaded, prompts: list[str], sampling: Sampling, first: int) -> Iterator[tuple[list[int], list[bool]]]:
     """A token of every row a step, and whether that row is over, until all are. first: number of the first prompt."""
     model, tokenizer = loaded.model, loaded.tokenizer
-    ids = [_ids(tokenizer, prompt) for prompt in prompts]
-    longest = max(map(len, ids))
+    asked = [ids(tokenizer, prompt) for prompt in prompts]
+    longest = max(map(len, asked))
+    if not all(asked):
+        raise UserError("the prompt is empty")
     limit = _room(model, longest, sampling.max_tokens)
     ends = set(end_ids(tokenizer))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends)
-    rows = torch.tensor([[pad] * (longest - len(row)) + row for row in ids], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=model.device)
-    draws = [_generator(sampling.seed, first + i) for i in range(len(ids))]
+    rows = torch.tensor([[pad] * (longest - len(row)) + row for row in asked], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in asked], device=model.device)
+    draws = [_generator(sampling.seed, first + i) for i in range(len(asked))]
     chances = _Chances(sampling, longest, _never(tokenizer, ends, model.device))
-    over, cache, given = [False] * len(ids), None, rows
+    over, cache, given = [False] * len(asked), None, rows
     for _ in range(limit):
         logits, cache = _step(model, given, mask, cache)
         chosen = chances.draw(rows, logits, draws)
@@ -245,11 +249,11 @@ class _Chances:
         size = min(logits.shape[-1], len(self.never))
         logits[:, :size].masked_fill_(self.never[:size], -torch.inf)
         logits[:, size:] = -torch.inf  # rows of the embedding that no token has
-        scores = self.penalty(rows, logits)
+        scores = self.penalty(rows, logits)  # type: ignore[arg-type]
         if self.greedy:
             return [int(i) for i in scores.argmax(dim=-1)]
         # From the largest down: a temperature close to 0 would else divide to infinity.
-        scores = self.warp(rows, scores - scores.amax(dim=-1, keepdim=True))
+        scores = self.warp(rows, scores - scores.amax(dim=-1, keepdim=True))  # type: ignore[arg-type]
         sums = scores.softmax(dim=-1).cumsum(dim=-1)
         # One number a row, on the CPU: the same on every device, and of no other row's choosing.
         u = torch.stack([torch.rand((), generator=g) for g in draws]).to(sums.device)[:, None]
@@ -265,20 +269,11 @@ def _generator(seed: int, number: int) -> torch.Generator:
 def _never(tokenizer: Any, ends: set[int], device: Any) -> Tensor:
     """b(V): special tokens that do not end a song."""
     never = torch.zeros(len(tokenizer), dtype=torch.bool)
-    never[[i for i in tokenizer.all_special_ids if i not in ends and i < len(never)]] = True
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
+        tokenizer.all_special_ids
+    )
+    never[[i for i in special - ends if i < len(never)]] = True
     return never.to(device)
-
-
-def _ids(tokenizer: Any, prompt: str) -> list[int]:
-    """Tokens of a prompt, with one beginning-of-text where the tokenizer has it: chat templates write it themselves."""
-    bos = tokenizer.bos_token
-    ids = list(tokenizer(prompt, add_special_tokens=not (bos and prompt.startswith(bos)))["input_ids"])
-    end = tokenizer.eos_token_id
-    if ids and ids[-1] == end and not prompt.endswith(tokenizer.eos_token):
-        ids.pop()  # a tokenizer that ends every text with it
-    if not ids:
-        raise UserError("the prompt is empty")
-    return ids
 
 
 def _room(model: Any, prompt: int, wanted: int) -> int:
