@@ -23,14 +23,15 @@ def build(lyrics: Lyrics, tab: gr.Tab, page: gr.Blocks) -> None:
     if said := missing():
         gr.Markdown(said, elem_id="lyrics-advice")
         return
-    stops: dict[str, threading.Event] = {}  # by page: what ends its last job
+    # By page, what ends its last job of a kind.
+    writing: dict[str, threading.Event] = {}
+    looking: dict[str, threading.Event] = {}
     advice = gr.Markdown(lyrics.advice() or "", elem_id="lyrics-advice", visible=bool(lyrics.advice()))
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
             title = gr.Textbox(label="Title", placeholder="The song is called …", max_lines=1, max_length=200)
-            with gr.Row():
-                language = gr.Dropdown(LANGUAGES, value="en", label="Language", allow_custom_value=True, min_width=120)
-                model = gr.Dropdown([], label="Model", min_width=160, elem_id="lyrics-model")
+            language = gr.Dropdown(LANGUAGES, value="en", label="Language", allow_custom_value=True)
+            model = gr.Dropdown([], label="Model", elem_id="lyrics-model")
             with gr.Accordion("Artist, genre, first line", open=False):
                 artist = gr.Textbox(label="In the manner of", placeholder="optional", max_lines=1, max_length=200)
                 genre = gr.Textbox(label="Genre", placeholder="optional", max_lines=1, max_length=200)
@@ -80,7 +81,7 @@ def build(lyrics: Lyrics, tab: gr.Tab, page: gr.Blocks) -> None:
         key: str | None, title: str, language: str, artist: str, genre: str, first: str, temperature: float,
         length: float, seed: int, request: gr.Request,
     ) -> Iterator[tuple[str, str]]:  # fmt: skip
-        end = fresh(request)
+        end = fresh(writing, request)
         asked = {"title": title, "language": language, "artist": artist or None, "genre": genre or None,
                  "first_line": first or None}  # fmt: skip
         sampling = {"temperature": temperature, "max_tokens": int(length), "seed": int(seed or 0)}
@@ -95,16 +96,23 @@ def build(lyrics: Lyrics, tab: gr.Tab, page: gr.Blocks) -> None:
 
     def analyze(given: str, by: str, request: gr.Request) -> Iterator[str]:
         with worded("analysing lyrics"):
-            for said, lines in lyrics.analyze(given or "", by or None, fresh(request)):
+            for said, lines in lyrics.analyze(given or "", by or None, fresh(looking, request)):
                 yield table(lines) if lines else says(said)
 
-    def fresh(request: gr.Request) -> threading.Event:
-        ended(request)
+    def fresh(stops: dict[str, threading.Event], request: gr.Request) -> threading.Event:
+        ended(stops, request)
         return stops.setdefault(request.session_hash or "", threading.Event())
 
-    def ended(request: gr.Request) -> None:
+    def ended(stops: dict[str, threading.Event], request: gr.Request) -> None:
         if event := stops.pop(request.session_hash or "", None):
             event.set()
+
+    def stopped(request: gr.Request) -> None:
+        ended(writing, request)
+
+    def left(request: gr.Request) -> None:
+        ended(writing, request)
+        ended(looking, request)
 
     options: dict[str, Any] = {"api_visibility": "private"}
     outputs = [advice, model, reader, go]
@@ -115,13 +123,13 @@ def build(lyrics: Lyrics, tab: gr.Tab, page: gr.Blocks) -> None:
         chosen = pressed(None, [seed, lock], seed, js=drawn, **options)
         # Without Gradio's own queue: whoever waits is told for how many.
         chosen.then(write, asked, [text, state], show_progress="hidden", concurrency_limit=None, **options)
-    stop.click(ended, None, None, queue=False, show_progress="hidden", **options)
+    stop.click(stopped, None, None, queue=False, show_progress="hidden", **options)
     save.click(None, [text, title], None, js="(text, title) => band.save(text, title)", **options)
     take.click(lambda written: written, text, given, show_progress="hidden", **options).then(
         analyze, [given, reader], found, show_progress="hidden", concurrency_limit=None, **options
     )
     look.click(analyze, [given, reader], found, show_progress="hidden", concurrency_limit=None, **options)
-    page.unload(ended)
+    page.unload(left)
 
 
 def says(text: str) -> str:

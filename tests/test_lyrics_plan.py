@@ -80,7 +80,7 @@ def test_activations_are_what_a_real_pass_keeps(small: Any, method: str) -> None
         body(input_ids=torch.zeros_like(mask), attention_mask=mask, use_cache=False)
     real = sum(x.untyped_storage().nbytes() for x in kept.values())
     size = sizes.size(small, method, Lora(), torch.float32)
-    assert size.activations(2 * sizes.PROBE, False) == pytest.approx(real, rel=0.02)
+    assert size.activations(2 * sizes.PROBE, False) == pytest.approx(real, rel=0.05)
 
 
 def test_four_bits_are_a_quarter_and_some(small: Any) -> None:

@@ -111,8 +111,9 @@ def plan(settings: PlanSettings, experiment: str | None = None, console: Console
     console.print(_memory(made, settings))
     console.print(
         f"In GiB, {settings.training.batch} songs of {settings.data.max_tokens} tokens at a time (the longest); "
-        f"computation in bf16; {RESERVE:g} GiB of all is CUDA's own. Again: gradient checkpointing, which computes "
-        "activations a second time. Most: songs at a time that fit."
+        f"computation in bf16; {RESERVE:g} GiB of all is CUDA's own. Kept: activations for "
+        "the backward pass. Again: gradient checkpointing, which computes them a second time. Most: songs at a time "
+        "that fit."
     )
     console.print(
         f"Time: an estimate for {songs:,} songs of {tokens} tokens ({source}), {settings.training.epochs} epochs, at "
@@ -120,9 +121,11 @@ def plan(settings: PlanSettings, experiment: str | None = None, console: Console
         "counted, nor what QLoRA's unpacking of weights costs.\n"
     )
     console.print(_matrices(first, settings.lora.r))
+    side = round(first.total**0.5)
     console.print(
-        f"No matrix of this model has more than {max(a * b for a, b in first.matrices):,} values: a model is not one "
-        "matrix, and an adapter has r (in + out) values for each of its own."
+        f"A model is not one matrix: as one, this would be {side:,} x {side:,}, and rank 1 would have {2 * side:,} "
+        f"values ({2 * side / first.total:.4%}). An adapter has r (in + out) values for each matrix: "
+        f"{adapted.trained:,} here."
     )
     return made
 
@@ -130,7 +133,7 @@ def plan(settings: PlanSettings, experiment: str | None = None, console: Console
 def _memory(made: list[Way], settings: PlanSettings) -> Table:
     fits = f"in {settings.gpu:g}?"
     table = Table(
-        "", "again", "weights", "learnt", "activations", "logits", "all", fits, "most", "time",
+        "", "again", "weights", "learnt", "kept", "logits", "all", fits, "most", "time",
         box=box.SIMPLE, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for column in table.columns[2:]:
@@ -141,8 +144,8 @@ def _memory(made: list[Way], settings: PlanSettings) -> Table:
         parts = size.weights(), size.learnt(), size.activations(tokens, way.checkpointing), size.logits(tokens)
         table.add_row(
             size.method, "yes" if way.checkpointing else "no", *(f"{part / GIB:.2f}" for part in parts),
-            f"{way.memory / GIB:.2f}", "yes" if way.memory <= settings.gpu * GIB else "no", str(way.most) if way.most else "none",
-            clock(way.seconds) if way.most else "",
+            f"{way.memory / GIB:.2f}", "yes" if way.memory <= settings.gpu * GIB else "no",
+            str(way.most) if way.most else "none", clock(way.seconds) if way.most else "",
         )  # fmt: skip
     return table
 
