@@ -48,7 +48,10 @@ def fitting(runs: Path, language: str) -> Trained | None:
 
 
 def _languages(card: dict[str, Any]) -> tuple[str, ...]:
-    """Codes of at least a tenth of the songs: a few strays teach no language."""
+    """What training was held to, else codes of at least a tenth of the songs: a few strays teach no language."""
+    held = ((card.get("settings") or {}).get("data") or {}).get("language")
+    if held:
+        return (str(held),)
     counts = card.get("data", {}).get("languages") or {}
     if not isinstance(counts, dict):
         return tuple(counts)
