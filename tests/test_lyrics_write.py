@@ -49,12 +49,13 @@ def make_adapter(run: Path, base: Path, task: str = "writing", languages: dict[s
     of = weights.find(str(base)).base
     card = {"base": {"name": of.name, "fingerprint": of.fingerprint}, "task": task, "data": {"languages": languages}}
     (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    (run / trained.FINISHED).write_text("{}", encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="module")
 def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs, from old to new: Portuguese, English, understanding; and one that is not finished."""
+    """Three runs, from old to new: Portuguese, English, understanding; one that is not finished, and a damaged one."""
     folder = tmp_path_factory.mktemp("runs")
     made = [
         make_adapter(folder / "pt" / "2026-01-01", tiny_llama, languages={"pt": 90, "gl": 1}),
@@ -63,6 +64,7 @@ def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for age, adapter in enumerate(made):
         os.utime(adapter / "card.json", (age, age))
+    (make_adapter(folder / "en" / "2026-01-05", tiny_llama).parent / trained.FINISHED).unlink()
     (folder / "en" / "2026-01-04" / "adapter").mkdir(parents=True)
     (folder / "en" / "2026-01-04" / "adapter" / "card.json").write_text("{", encoding="utf-8")
     return folder

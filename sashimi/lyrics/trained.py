@@ -7,7 +7,7 @@ from typing import Any
 from sashimi.errors import UserError
 from sashimi.lyrics import adapters, languages
 
-RUNS = Path("runs/lyrics")
+FINISHED = "finished.json"  # in a run's folder once its training is over
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ def trained(runs: Path, task: str) -> list[Trained]:
     """The newest first. What is unfinished or damaged is left out: naming it to `models.load` says what is wrong."""
     found = []
     for card in sorted(runs.glob(f"*/*/adapter/{adapters.CARD}")):
+        if not (card.parents[1] / FINISHED).is_file():
+            continue
         try:
             values = adapters.read(card.parent)
             if values["task"] == task:
