@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a model beside shipped and local ones",
     )
     add("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="local training runs (runs)")
+    add("--lyrics-model", metavar="NAME", help="writes lyrics as it is: a hub id, a folder or a .gguf file")
     add("--dir", type=Path, default=Path("samples/app"), metavar="FOLDER", help="where takes lie (samples/app)")
     add("--room", type=float, default=2.0, metavar="GB", help="that takes may have (2)")
     add("--days", type=float, default=7.0, help="that takes stay which are not kept (7)")

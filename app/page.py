@@ -5,17 +5,14 @@ from typing import Any
 
 import gradio as gr
 
-from app import tab_compare, tab_hits, tab_play, tab_prompt, tab_surprise
+from app import tab_compare, tab_hits, tab_lyrics, tab_play, tab_prompt, tab_surprise
 from app.api import add_api
+from app.lyrics import Lyrics
 from app.prompts import MOST_BYTES as MOST_BYTES
 from app.prompts import Prompts
 from app.service import Service
 
 STATIC = Path(__file__).with_name("static")
-LYRICS = (
-    "The lyrics companion is not installed: this version of the program comes without it. It is planned as an extra; "
-    "once there is one, this tab will write lyrics to a title and look into pasted ones."
-)
 HEAD = """<div id="band-head"><div><h1>The band</h1><p>Music a sample at a time, made while you listen.</p></div>
 <button type="button" onclick="document.body.classList.toggle('dark')">Light or dark</button></div>
 <p id="band-says" role="alert"></p>"""
@@ -37,7 +34,7 @@ def looks() -> dict[str, Any]:
     return {"theme": theme(), "css": css, "head": f"<script>{script}</script>"}
 
 
-def build(service: Service, prompts: Prompts) -> gr.Blocks:
+def build(service: Service, prompts: Prompts, lyrics: Lyrics) -> gr.Blocks:
     models = service.models
     with gr.Blocks(title="The band", analytics_enabled=False, fill_width=False) as page:
         gr.HTML(HEAD)
@@ -56,8 +53,8 @@ def build(service: Service, prompts: Prompts) -> gr.Blocks:
                 tab_compare.build(models, controls, compare)
             with gr.Tab("Greatest hits", id="hits") as hits:
                 tab_hits.build(hits)
-            with gr.Tab("Lyrics", id="lyrics"):
-                gr.Markdown(LYRICS)
+            with gr.Tab("Lyrics", id="lyrics") as words:
+                tab_lyrics.build(lyrics, words, page)
         add_api(service, prompts)
         page.load(None, None, user, js="() => band.user()", api_visibility="private")
         # What is known of a model's speed grows while the page is closed.

@@ -12,6 +12,7 @@ from gradio import Blocks
 from rich.console import Console
 
 from app import page
+from app.lyrics import Lyrics
 from app.models import Models
 from app.prompts import Prompts
 from app.routes import Routes
@@ -45,6 +46,7 @@ def start(
     room: int = 2 * 10**9,
     days: float = 7.0,
     players: int = 2,
+    lyrics: Lyrics | None = None,
 ) -> App:
     """Serve the app, in threads of its own. port: None for any from 7860 on that is free.
 
@@ -58,7 +60,7 @@ def start(
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.resolve())
     service = Service(models, Takes(folder / "takes", room, days), players)
     prompts = Prompts((folder / "prompts").resolve(), uploads)
-    blocks = page.build(service, prompts)
+    blocks = page.build(service, prompts, lyrics or Lyrics())
     try:
         _, local, public = blocks.queue(default_concurrency_limit=4, max_size=64).launch(
             server_name=host, server_port=port, share=share, auth=auth, prevent_thread_lock=True, quiet=True,
@@ -91,6 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     app = start(
         models, arguments.dir, host=arguments.host, port=arguments.port, share=arguments.share, auth=auth,
         room=round(arguments.room * 1e9), days=arguments.days, players=arguments.players,
+        lyrics=Lyrics(arguments.runs / "lyrics", arguments.lyrics_model),
     )  # fmt: skip
     console.print(f"playing at  {app.url}    (Ctrl-C ends it)")
     if auth is None and (arguments.share or arguments.host not in ("127.0.0.1", "localhost", "::1")):

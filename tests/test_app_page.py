@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from conftest import notes, tiny_model
+from lyrics_fixtures import tiny_llama as tiny_llama
 from test_app import m4a, until
 
 from sashimi import checkpoint
@@ -22,6 +23,7 @@ from sashimi.config import EngineConfig
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("gradio", reason="the app extra is not installed")
+from app.lyrics import Lyrics  # noqa: E402
 from app.models import Models  # noqa: E402
 from app.server import App, start  # noqa: E402
 
@@ -70,8 +72,8 @@ def engine(models: Models) -> Paced:
 
 
 @pytest.fixture(scope="module")
-def app(models: Models, engine: Paced, folder: Path) -> Iterator[App]:
-    running = start(models, folder / "files")
+def app(models: Models, engine: Paced, folder: Path, tiny_llama: Path) -> Iterator[App]:
+    running = start(models, folder / "files", lyrics=Lyrics(folder / "runs" / "lyrics", str(tiny_llama)))
     yield running
     running.close()
 
@@ -278,6 +280,25 @@ def test_it_fits_a_phone_and_has_names_for_all(opened: Any) -> None:
             .map(e => e.outerHTML.slice(0, 160))"""
         )
         assert not unnamed, name
+
+
+def test_lyrics_are_written_stopped_and_looked_into(opened: Any, tmp_path: Path) -> None:
+    page = opened()
+    tab(page, "Lyrics")
+    page.click("#write")
+    page.get_by_text("Give the song a title first").wait_for()
+    page.get_by_label("Title").fill("Night / day")
+    page.click("#write")
+    page.wait_for_function("document.querySelector('#lyrics-text textarea').value.length > 0")
+    page.click("#stop-writing")
+    page.locator("#lyrics-says").get_by_text(re.compile("Stopped|Done|Cut off")).wait_for()
+    page.locator("#lyrics-text textarea").fill("The river runs\nand I weep")
+    with page.expect_download() as download:
+        page.click("#save-lyrics")
+    assert download.value.suggested_filename == "Night - day.txt"
+    assert Path(download.value.path()).read_text(encoding="utf-8") == "The river runs\nand I weep\n"
+    page.click("#take-lyrics")
+    page.locator("#lyrics-found").get_by_text("English").wait_for()
 
 
 def test_by_keyboard_alone(opened: Any) -> None:

@@ -243,6 +243,12 @@
       }
     }),
     hits: tried(hits),
+    save: (text, title) => { // without the server: the text is here
+      if (!text) return say("there is no text yet", true);
+      const link = element("a", { href: URL.createObjectURL(new Blob([text + "\n"], { type: "text/plain" })), download: `${(title || "lyrics").replace(/[^\p{L}\p{N} ,()+-]+/gu, "-").trim().slice(0, 80) || "lyrics"}.txt` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    },
     say,
   };
 
