@@ -114,8 +114,9 @@ def test_portuguese(a: str, b: str, expected: str | None) -> None:
     [
         ("saída", ["a", "í", "a"], 1), ("água", ["á", "a"], 0), ("rainha", ["a", "i", "a"], 1),
         ("juiz", ["u", "i"], 1),
-        ("quando", ["a", "o"], 0), ("amaram", ["a", "a", "a"], 1), ("falei", ["a", "ei"], 1), 
-        ("homem", ["o", "e"], 0), ("órgão", ["ó", "ão"], 0), ("ninguém", ["i", "é"], 1), ("muito", ["ui", "o"], 0), ("viagem", ["i", "a", "e"], 1),
+        ("quando", ["a", "o"], 0), ("amaram", ["a", "a", "a"], 1), ("falei", ["a", "ei"], 1),
+        ("homem", ["o", "e"], 0), ("órgão", ["ó", "ão"], 0), ("ninguém", ["i", "é"], 1),
+        ("muito", ["ui", "o"], 0), ("viagem", ["i", "a", "e"], 1),
         ("ajudá-lo", ["a", "u", "á", "o"], 2), ("história", ["i", "ó", "ia"], 1), ("sarau", ["a", "au"], 1),
     ],
 )  # fmt: skip

@@ -227,12 +227,9 @@ def schemes(text: str, language: str) -> list[tuple[str, str | None]] | None:
                 continue
         letters = scheme(lines, language) or ""
         if len(lines) > 8 and not recognised(letters):
-            cuts = (
-                [0, 4, 8, 14]
-                if len(lines) == 14 and recognised(canonical(letters[8:]))
-                else range(0, len(lines) + 4, 4)
-            )
-            parts += [letters[a:b] for a, b in zip(cuts, [*cuts[1:]], strict=False) if len(letters[a:b]) > 1]
+            sestet = len(lines) == 14 and recognised(canonical(letters[8:]))
+            cuts = [0, 4, 8, 14] if sestet else [*range(0, len(lines), 4), len(lines)]
+            parts += [letters[a:b] for a, b in pairwise(cuts) if b - a > 1]
         elif len(lines) > 1:
             parts.append(letters)
     shown = [canonical(letters) for letters in parts]
