@@ -1,6 +1,5 @@
 """How much a written text has in common with the real lyrics of that title: the founding document's BLEU and ROUGE."""
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -73,14 +72,15 @@ class Embedding:
         self.longest = min(known, 256)
 
     def vectors(self, texts: Sequence[str], batch: int = 16) -> Any:
-        """f32(texts, width), each of length 1."""
+        """f32(texts, width), each of length 1, of what is sung."""
         import torch
 
         found = []
         with torch.inference_mode():
             for start in range(0, len(texts), batch):
+                lines = [_one_line(text) or "." for text in texts[start : start + batch]]
                 given = self.tokenizer(
-                    list(texts[start : start + batch]), padding=True, truncation=True, max_length=self.longest,
+                    lines, padding=True, truncation=True, max_length=self.longest,
                     return_tensors="pt",
                 )  # fmt: skip
                 hidden = self.model(**given).last_hidden_state
@@ -109,6 +109,5 @@ def _packaged() -> Path | None:
 
 def cosines(model: Embedding, texts: Sequence[str], reals: Any) -> list[float | None]:
     """Of each text and the real lyrics, of which `reals` are the vectors; None for an empty text."""
-    given = [_one_line(text) for text in texts]
-    found = (model.vectors([text or "." for text in given]) * reals).sum(axis=1)
-    return [float(c) if text and not math.isnan(c) else None for text, c in zip(given, found, strict=True)]
+    found = (model.vectors(texts) * reals).sum(axis=1)
+    return [float(c) if _one_line(text) else None for text, c in zip(texts, found, strict=True)]

@@ -234,3 +234,27 @@ def schemes(text: str, language: str) -> list[tuple[str, str | None]] | None:
             parts.append(letters)
     shown = [canonical(letters) for letters in parts]
     return [(letters, recognised(letters)) for letters in shown]
+
+
+def marks(text: str, language: str) -> list[tuple[str, str | None]]:
+    """Every line of a text with the letter of its rhyme, for showing; None where it has none at most NEAR lines away.
+
+    Lines that share a letter rhyme perfectly; the same word alone makes no rhyme. Letters are of the whole text.
+    """
+    lines = text.split("\n")
+    at = [i for i, line in enumerate(lines) if line.strip() and not marker(line)]
+    ends = [ending(lines[i], language) for i in at]
+    letters: list[str | None] = [None] * len(lines)
+    used = 0
+    for place, i in enumerate(at):
+        for other in range(max(0, place - NEAR), place):
+            if relation(ends[other], ends[place]) == "perfect":
+                if letters[at[other]] is None:
+                    letters[at[other]] = _letter(used)
+                    used += 1
+                letters[i] = letters[at[other]]
+    return list(zip(lines, letters, strict=True))
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number % 26) + (str(number // 26 + 1) if number >= 26 else "")
