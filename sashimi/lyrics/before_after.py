@@ -6,12 +6,12 @@ from pathlib import Path
 from sashimi.lyrics import languages
 from sashimi.lyrics.evaluation_results import REAL, Column, Results
 from sashimi.lyrics.measures import MEASURES
-from sashimi.lyrics.rhyme import LANGUAGES, marks
+from sashimi.lyrics.rhyme import LANGUAGES, last_word, marks
 from sashimi.lyrics.sections import marker
 
 HUES = 8
 FIRST = (REAL, "base, described", "fine-tuned, plain")  # as in the founding document; the others below them
-BELOW = ("rhymed", "schemes", "syllables", "rouge_1", "copied")
+BELOW = ("rhymed", "schemes", "syllables", "copied", "rouge_1")
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --dim: #777; }
@@ -66,17 +66,18 @@ def _text(text: str, language: str) -> str:
 def _line(line: str, letter: str | None) -> str:
     if marker(line):
         return f'<p class="line marker">{escape(line)}</p>'
-    if letter is None:
+    at = last_word(line)
+    if letter is None or at is None:
         return f'<p class="line">{escape(line)}</p>'
-    before, _, last = line.rstrip().rpartition(" ")
+    start, end = at
     hue = (ord(letter[0]) - ord("a")) % HUES
-    marked = f'<mark class="r{hue}">{escape(last)}<sup>{letter}</sup></mark>'
-    return f'<p class="line">{escape(before)} {marked}</p>'
+    marked = f'<mark class="r{hue}">{escape(line[start:end])}<sup>{letter}</sup></mark>'
+    return f'<p class="line">{escape(line[:start])}{marked}{escape(line[end:])}</p>'
 
 
 def _figures(column: Column, i: int) -> str:
     shown = []
-    for name in BELOW:
+    for name in BELOW if column.name != REAL else BELOW[:-1]:
         value, measure = column.figures[i].get(name), MEASURES[name]
         if value is not None:
             said = f"{100 * value:.0f}%" if measure.percent else f"{value:.{measure.digits}f}"

@@ -31,6 +31,7 @@ from sashimi.lyrics.perplexity import score
 from sashimi.lyrics.prompts import Request
 from sashimi.progress import bar
 
+FEW = 20  # songs
 STYLES = {"plain": prompts.instruction, "described": prompts.described}  # the request alone; the task described first
 
 
@@ -84,6 +85,8 @@ def _notes(card: dict[str, Any] | None, described: dict[str, Any], settings: Eva
             "evaluated on: nothing says that these songs were held out of its training, and copied spans are looked up "
             "in the training songs of this one."
         )
+    if settings.data.songs is not None and settings.data.songs < FEW:
+        notes.append(f"Of fewer than {FEW} songs, means say little, and their intervals are too narrow.")
     if settings.data.split != "test":
         notes.append(f"The songs are those of {settings.data.split}, not of test.")
     return notes
@@ -99,8 +102,8 @@ def _writing(
     requests = [request(song, settings.data.request) for song in songs]
     train = list(dataset.songs(path, "train"))
     index = Index(song.lyrics for song in train)
-    results = Results(settings, name, data, songs, [], card, notes)
-    results.columns.append(_column(REAL, [song.lyrics for song in songs], songs, index, train))
+    results = Results(settings, Path(name).name if Path(name).exists() else name, data, songs, [], card, notes)
+    results.columns.append(_real(songs, index, train))
     models = {"base": None} | ({"fine-tuned": settings.adapter} if settings.adapter else {})
     for model, adapter in models.items():
         loaded = load(name, adapter=adapter, quantise=settings.model.quantise, dtype=settings.model.dtype)
@@ -141,14 +144,37 @@ def _written(
     column = _column(name, [one.text for one in written], songs, index, train)
     for one, figures in zip(written, column.figures, strict=True):
         figures["ended"] = float(one.ended)
-    for i, song in enumerate(songs):
-        column.figures[i] |= {"bleu": overlap.bleu(column.texts[i], song.lyrics)}
-        column.figures[i] |= overlap.rouge(column.texts[i], song.lyrics)
-    column.corpus_bleu = overlap.corpus_bleu(column.texts, [song.lyrics for song in songs])
+    _add_overlap(column, column.texts, songs)
     if settings.perplexity:
         with bar(console, f"{name}: perplexity") as update:
             column.scored = score(loaded, asked, [song.lyrics for song in songs], update)
     return column
+
+
+def _real(songs: Sequence[Song], index: Index, train: Sequence[Song]) -> Column:
+    """The real lyrics; their overlap is that of another song's, which is what is reached without knowing the title."""
+    column = _column(REAL, [song.lyrics for song in songs], songs, index, train)
+    others = _others(songs)
+    _add_overlap(column, [other.lyrics if other else None for other in others], songs)
+    return column
+
+
+def _others(songs: Sequence[Song]) -> list[Song | None]:
+    """For each song the next one in its language, around the end; None for one that has no other."""
+    by_language: dict[str, list[Song]] = {}
+    for song in songs:
+        by_language.setdefault(song.language, []).append(song)
+    following = {song.id: alike[(i + 1) % len(alike)] for alike in by_language.values() for i, song in enumerate(alike)}
+    return [None if following[song.id] is song else following[song.id] for song in songs]
+
+
+def _add_overlap(column: Column, texts: Sequence[str | None], songs: Sequence[Song]) -> None:
+    pairs = [(text, song.lyrics) for text, song in zip(texts, songs, strict=True)]
+    for figures, (text, real) in zip(column.figures, pairs, strict=True):
+        if text is not None:
+            figures |= {"bleu": overlap.bleu(text, real), **overlap.rouge(text, real)}
+    known = [(text, real) for text, real in pairs if text is not None]
+    column.corpus_bleu = overlap.corpus_bleu(*map(list, zip(*known, strict=True))) if known else None
 
 
 def _column(name: str, texts: list[str], songs: Sequence[Song], index: Index, train: Sequence[Song]) -> Column:
@@ -173,8 +199,11 @@ def _add_cosines(results: Results) -> None:
         results.notes.append(f"No cosine similarity: {model}.")
         return
     reals = model.vectors([song.lyrics for song in results.songs])
-    for column in results.columns[1:]:
-        for figures, value in zip(column.figures, overlap.cosines(model, column.texts, reals), strict=True):
+    for column in results.columns:
+        texts = column.texts
+        if column.name == REAL:
+            texts = [other.lyrics if other else "" for other in _others(results.songs)]
+        for figures, value in zip(column.figures, overlap.cosines(model, texts, reals), strict=True):
             figures["cosine"] = value
 
 

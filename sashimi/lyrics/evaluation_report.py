@@ -78,8 +78,8 @@ def write(folder: Path, results: Results) -> None:
     if card and card.get("losses"):
         parts += _losses(folder, card)
     parts += _everything(results) + _differences(results) + _copied(results)
-    _plot(folder / "overlap.png", results, OVERLAP, columns=5)
-    _plot(folder / "form.png", results, PLOTTED, columns=4)
+    _plot(folder / "overlap.png", results, OVERLAP, 5, "grey: the real lyrics of another title")
+    _plot(folder / "form.png", results, PLOTTED, 4, "grey: the real lyrics of these titles")
     (folder / "report.md").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -88,15 +88,16 @@ def _as_founded(results: Results) -> list[str]:
     ours, theirs = results.column("fine-tuned, plain"), results.column("base, described")
     assert ours
     assert theirs
-    rows = [["BLEU, all songs together", f"{ours.corpus_bleu or 0:.4f}", f"{theirs.corpus_bleu or 0:.4f}"]]
+    columns = [ours, theirs, results.columns[0]]
+    rows = [["BLEU, all songs together", *("" if c.corpus_bleu is None else f"{c.corpus_bleu:.4f}" for c in columns)]]
     for name in OVERLAP:
-        values = [mean(column.values(name)) for column in (ours, theirs)]
+        values = [mean(column.values(name)) for column in columns]
         if any(values):
             rows.append([MEASURES[name].label, *(_shown(v, MEASURES[name]) for v in values)])
     return [
         "## Overlap with the real lyrics\n",
         "![overlap](overlap.png)\n",
-        table(["measure", "fine-tuned, plain request", "base, task described"], rows),
+        table(["measure", "fine-tuned, plain request", "base, task described", "real lyrics of another title"], rows),
     ]
 
 
@@ -132,7 +133,9 @@ def _everything(results: Results) -> list[str]:
         "## All measures\n",
         "![form](form.png)\n",
         table(["measure", *(column.name for column in results.columns)], rows),
-        "What each says and cannot say: docs/lyrics-evaluation.md. " + (said if without else "") + "\n",
+        "In the column of the real lyrics, BLEU, ROUGE and cosine are of the next title's real lyrics in the same "
+        "language: what is reached without knowing the title. What each measure says and cannot say: "
+        "docs/lyrics-evaluation.md. " + (said if without else "") + "\n",
     ]
 
 
@@ -184,17 +187,20 @@ def _shown(found: Mean | None, measure: Measure, signed: bool = False) -> str:
 
 def show(results: Results, console: Console) -> None:
     """On the terminal: the measures that a person asks for first."""
-    shown = Table("", *(column.name for column in results.columns))
+    from rich import box
+
+    heads = [column.name.replace(", ", "\n") for column in results.columns]
+    shown = Table("", *heads, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in shown.columns[1:]:
         column.justify = "right"
-    for name in ("bleu", "rouge_1", "rouge_2", "rouge_l", "cosine", *PLOTTED):
+    for name in (*OVERLAP, *PLOTTED):
         values = [mean(column.values(name)) for column in results.columns]
         if any(values):
             alone = [Mean(v.value, math.nan, math.nan, v.n) if v else None for v in values]
             shown.add_row(MEASURES[name].label, *(_shown(value, MEASURES[name]) for value in alone))
     if any(column.scored for column in results.columns):
         found = [perplexity(c.scored, "words") if c.scored else None for c in results.columns]
-        shown.add_row(PER_WORD, *("" if v is None else f"{v.value:,.1f}" for v in found))
+        shown.add_row("perplexity a word", *("" if v is None else f"{v.value:.4g}" for v in found))
     console.print(shown)
 
 
@@ -213,7 +219,7 @@ def write_understanding(
 COLOURS = {REAL: "#666666", "base": "#8aa4c8", "fine-tuned": "#c8553d"}
 
 
-def _plot(path: Path, results: Results, names: Sequence[str], columns: int) -> None:
+def _plot(path: Path, results: Results, names: Sequence[str], columns: int, note: str) -> None:
     """Means and their intervals, one panel a measure; the real lyrics' as a grey band over the height."""
     from matplotlib.figure import Figure
 
@@ -242,7 +248,7 @@ def _plot(path: Path, results: Results, names: Sequence[str], columns: int) -> N
                 filled = "plain" in column.name
                 panel.plot(scale * value.value, place, "o", ms=6, color=colour, mfc=colour if filled else "white")
         label = MEASURES[name].label + (", %" if MEASURES[name].percent else "")
-        panel.set_title(label if len(label) < 32 else label.replace(", ", ",\n", 1).replace(" (", "\n("), fontsize=8.5)
+        panel.set_title(label.replace(" (", "\n("), fontsize=8.5)
         panel.set_yticks(range(len(written)), [column.name for column in written], fontsize=8.5)
         panel.set_ylim(len(written) - 0.5, -0.5)
         panel.tick_params(axis="x", labelsize=8)
@@ -250,5 +256,5 @@ def _plot(path: Path, results: Results, names: Sequence[str], columns: int) -> N
         panel.grid(axis="x", alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     if real and any(mean(real.values(name)) for name in known):
-        figure.supxlabel("grey: the real lyrics of these titles", fontsize=8.5, color="#555555")
+        figure.supxlabel(note, fontsize=8.5, color="#555555")
     figure.savefig(path)

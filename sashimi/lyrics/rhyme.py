@@ -29,13 +29,19 @@ class Ending:
     known: bool
 
 
+def last_word(line: str) -> tuple[int, int] | None:
+    """From where to where the last word of a line goes."""
+    found = _LAST.search(line)
+    return found.span() if found else None
+
+
 @lru_cache(maxsize=50_000)
 def ending(line: str, language: str) -> Ending | None:
     """None for a line without a word, and for a language without rules."""
-    found = _LAST.search(line)
-    if not found or language not in LANGUAGES:
+    at = last_word(line)
+    if not at or language not in LANGUAGES:
         return None
-    word = found[0].casefold().replace("’", "'")
+    word = line[slice(*at)].casefold().replace("’", "'")
     if language == "pt":
         sound = portuguese.sound(word)
         if sound is None:
