@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import torch
 from lyrics_fixtures import make_llama, make_songs
 from peft import LoraConfig, get_peft_model
 
+import sashimi.lyrics
 from sashimi import cli
 from sashimi.config import build
 from sashimi.errors import UserError
@@ -190,6 +193,23 @@ def test_what_is_refused(base: Path, songs: Path, adapter: Path, tmp_path: Path)
     with pytest.raises(UserError, match="is not empty"):
         evaluate(settings(songs, tmp_path / "out", model=model))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+@quick
+def test_an_adapter_that_understands_is_measured_by_its_tasks(
+    base: Path, songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = ModuleType("sashimi.lyrics.understanding_evaluation")
+    fake.evaluate = lambda base, tuned, settings, out: [  # type: ignore[attr-defined]
+        f"## Genre\n\n{base.adapter is None}, {tuned.card['task']}, {settings.data.songs}, {out.is_dir()}\n"
+    ]
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    monkeypatch.setattr(sashimi.lyrics, "understanding_evaluation", fake, raising=False)
+    adapter = make_adapter(tmp_path / "adapter", base, songs, task="understanding")
+    out = evaluate(settings(songs, tmp_path / "out", adapter=adapter, model=Base(str(base))))
+    report = (out / "report.md").read_text()
+    assert "True, understanding, 100, True" in report
+    assert "| 1 | 5.0000 | 5.2000 |" in report
 
 
 def test_what_is_asked(songs: Path) -> None:
