@@ -24,10 +24,13 @@ class Style:
     questions: int
 
     def __str__(self) -> str:
-        parts = [_number(self.stanzas, "stanza"), _number(self.lines, "line"),
-                 f"{_number(self.line_words, 'word')} in the middle line by length",
-                 f"{_number(self.repeated, 'line')} sung again" if self.repeated else "no line sung again",
-                 f"{_number(self.questions, 'line')} with a question" if self.questions else "no questions"]  # fmt: skip
+        parts = [
+            _number(self.stanzas, "stanza"),
+            _number(self.lines, "line"),
+            f"{_number(self.line_words, 'word')} in a middling line",
+            f"{_number(self.repeated, 'line')} sung again" if self.repeated else "no line sung again",
+            f"{_number(self.questions, 'line')} with a question" if self.questions else "no questions",
+        ]
         if self.sections:
             parts.append(f"marked sections: {', '.join(self.sections)}")
         return "; ".join(parts)

@@ -68,7 +68,8 @@ class Understanding:
                 raise UserError(f"understanding.tasks has {task}; there are {', '.join(TASKS)}")
         if not self.tasks:
             raise UserError(f"understanding.tasks is empty; choose of {', '.join(TASKS)}")
-        for name, least in (("excerpts", 1), ("max_chars", LINE_LIMIT), ("artists", 2), ("genres", 2), ("min_songs", 1)):
+        least_of = {"excerpts": 1, "max_chars": LINE_LIMIT, "artists": 2, "genres": 2, "min_songs": 1}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise UserError(f"understanding.{name}={getattr(self, name)} must be at least {least}")
 
@@ -190,12 +191,12 @@ def examples(
 ) -> list[Example]:
     """Questions and answers about the songs of a split, those of one song together.
 
-    tasks: instead of settings.tasks; limit: songs at most, chosen by hash of the seed. The same arguments give the same
-    list. Labels and neighbours are those of train, whatever the split. Raises UserError for what is no set of songs,
-    an unknown task, and where no question can be asked.
+    tasks: instead of settings.tasks, if there are any; limit: songs at most, chosen by hash of the seed. The same
+    arguments give the same list. Labels and neighbours are those of train, whatever the split. Raises UserError for
+    what is no set of songs, an unknown task, and where no question can be asked.
     """
     settings = settings or Understanding()
-    if tasks is not None:
+    if tasks:
         settings = Understanding(**{**vars(settings), "tasks": list(tasks)})
     songs = chosen(folder, split, limit, seed)
     known = {task: frozenset(names) for task, names in labels(folder, settings).items()}
@@ -221,21 +222,26 @@ def _about(
     hidden = masked(song.lyrics, song.artist)
     for text in excerpts(hidden, settings, seed, song.id):
         for task in settings.tasks:
-            match task:
-                case "themes":
-                    answer, source = str(themes.label(text, song.language)), themes.SOURCE
-                    if song.language[:2] not in themes.LANGUAGES:
-                        continue
-                case "style":
-                    answer, source = str(style.measure(text)), style.SOURCE
-                case "similar":
-                    answer, source = similar.get(song.id), neighbours.SOURCE
-                case _:
-                    answer, source = stated(song, task), STATED
-                    if answer not in known[task]:
-                        continue
+            answer, source = _answer(song, task, text, known, similar)
             if answer:
                 yield Example(question(task, text, settings.control_tokens), neutral(answer), task, song.id, source)
+
+
+def _answer(
+    song: Song, task: str, text: str, known: dict[str, frozenset[str]], similar: dict[str, str]
+) -> tuple[str | None, str]:
+    """What can be said of an excerpt, or None; and how it is known."""
+    match task:
+        case "themes":
+            read = song.language[:2] in themes.LANGUAGES
+            return str(themes.label(text, song.language)) if read else None, themes.SOURCE
+        case "style":
+            return str(style.measure(text)), style.SOURCE
+        case "similar":
+            return similar.get(song.id), neighbours.SOURCE
+        case _:
+            answer = stated(song, task)
+            return answer if answer in known[task] else None, STATED
 
 
 def _similar(folder: Path, songs: Sequence[Song]) -> dict[str, str]:

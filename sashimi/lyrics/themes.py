@@ -24,7 +24,7 @@ _THEMES = {
     "love": {
         "en": """love* lover* beloved belov'd darling sweetheart* kiss* embrace* dear dearest tender* adore* passion*
               wooed wooing wed wedded bride* romance""",
-        "pt": "amor* amar* amo amas ama amei amad* amante* beij* paixão paixões apaixon* namor* querid* noiv* abraç*",
+        "pt": "amor amores amoros* amar amarei amou amo amas ama amei amad* amante* beij* paixão paixões apaixon* namor* querid* noiv* abraç*",
     },
     "death": {
         "en": """death* dead die dies died dying grave graves tomb* coffin* corpse* bury buried burial funeral* shroud*
@@ -49,35 +49,37 @@ _THEMES = {
         "pt": "mar mares oceano* onda ondas vela velas navio* nau naus praia* maré* marinh* barco* porto espuma",
     },
     "home and country": {
-        "en": """home* homeland country nation* land native fatherland motherland flag* hearth* village* father's
-              mother's cottage""",
+        "en": """home* homeland country nation* land native fatherland motherland flag flags hearth* village*
+              cottage""",
         "pt": "casa lar lares pátria* país terra aldeia* bandeira* nação nações lareira*",
     },
     "war": {
         "en": """war wars battle* soldier* sword* fight* fought army armies foe foes enemy enemies guns cannon* banner*
               victory conquer* march* trumpet* drum* blood* warrior* spear*""",
-        "pt": "guerra* batalha* soldado* espada* lut* exército* inimig* canhão canhões vitória* sangue guerreir* lança*",
+        "pt": "guerra* batalha* soldado* espada* luta lutas lutar exército* inimig* canhões vitória* sangue guerreir*",
     },
     "work": {
-        "en": """work* labour* labor* toil* plough* plow* mill* forge* hammer* wages weary farm* cattle herd cowboy*
-              harvest* reap* trade job money""",
+        "en": """work* labour* labor* toil* plough* plow* mill mills miller forge hammer* wages weary farm* cattle herd
+              cowboy* harvest* reap reaps reaper* reaping trade job money""",
         "pt": "trabalh* lavr* labut* ofício* colh* ceifa* salário* dinheiro fábrica* enxada* operári* patrão",
     },
     "journey": {
-        "en": """road* journey* travel* wander* roam* ride rode riding trail* pilgrim* path* farewell goodbye distant
+        "en": """road* journey* travel* wander* roam* ride rode riding trail* pilgrim* path paths pathway* farewell goodbye distant
               highway train miles""",
         "pt": "estrada* viagem viagens viaj* caminh* vagar* vagu* peregrin* partir parti partida* adeus longe jornada*",
     },
     "childhood": {
-        "en": "child* baby babe babes boy boys girl girls cradle* mother mamma toy toys play played playing lullaby school*",
+        "en": """child* baby babe babes boy boys girl girls cradle* mother mamma toy toys play played playing
+              lullaby school*""",
         "pt": "criança* menin* infância* berço* brinc* mãe mamã brinquedo* pequenin* escola*",
     },
     "night and dreams": {
         "en": "night* moon* star stars starry midnight dark* evening twilight sleep* dream* dusk shadow* slumber*",
-        "pt": "noite* lua luar estrela* escur* treva* crepúsculo* dorm* son* sombra* madrugada*",
+        "pt": "noite* lua luar estrela* escur* treva* crepúsculo* dorm* sonh* sono sombra* madrugada*",
     },
     "time": {
-        "en": "time* year years hour hours age ages old past yesterday to-morrow tomorrow memory memories remember* youth",
+        "en": """time times year years hour hours age ages old past yesterday morrow tomorrow memory memories
+              remember* youth""",
         "pt": "tempo* ano anos hora horas idade* velh* passado ontem amanhã memória* lembr* record* juventude mocidade",
     },
 }  # fmt: skip
@@ -88,9 +90,10 @@ _EMOTIONS = {
         "pt": "alegr* feliz* felic* ri riso* risonh* sorri* contente* prazer* cant* danç* júbilo festa*",
     },
     "sorrow": {
-        "en": """sorrow* sad sadly sadness grief* griev* tear tears weep* wept cry cried crying sigh* woe* lonely
-              lonesome pain* broken* misery despair* mourn*""",
-        "pt": "trist* dor dores mágoa* lágrima* chor* pranto* sofr* solidão sozinh* desesper* infeliz* pena penas amarg*",
+        "en": """sorrow* sad sadly sadness grief* griev* tear tears weep* wept cry cried crying sigh sighs sighed sighing woe* lonely
+              lonesome pain pains painful broken* misery despair* mourn*""",
+        "pt": """trist* dor dores mágoa* lágrima* chor* pranto* sofr* solidão sozinh* desesper* infeliz* pena penas
+              amargo amarga amargura*""",
     },
     "anger": {
         "en": "anger angry rage* wrath* hate* hatred fury furious curse* scorn* revenge* vengeance bitter* cruel*",
@@ -98,7 +101,7 @@ _EMOTIONS = {
     },
     "fear": {
         "en": "fear* afraid dread* terror* horror* fright* tremble* trembling danger* doom* scared haunt*",
-        "pt": "medo* tem* terror* horror* assust* trem* perig* pavor* espant* receio*",
+        "pt": "medo* temer teme temo temia temor temores terror* horror* assust* trem* perig* pavor* espant* receio*",
     },
     "longing": {
         "en": "longing longed yearn* miss missed missing wish* hope* desire* await* waiting absent absence",
@@ -108,15 +111,13 @@ _EMOTIONS = {
 THEMES, EMOTIONS = tuple(_THEMES), tuple(_EMOTIONS)
 LANGUAGES = ("en", "pt")
 # Words that begin as an entry does and mean something else.
-_NOT = {
-    "en": frozenset("""treelike playwright loveless startle startled starve starved painted painter paint painting
-          crystal sinew since landlord foeman goddess homer childless singed singe timeless readily hopeless fielding
-          lordly drummer marched pathetic pathos traded boyhood""".split()),
-    "pt": frozenset("""amargo amarga amargura amarelo amarela amarelos amarelas amarrar amarrado tempo tempos temp
-          templo templos tempestade tempestades tema temas temperança tempero sono sonora sonoro som mortalha sons soneto
-          sonetos campeão cantiga cantigas canto cantos lutar esperteza espertos esperto mortiço sonda montes tempera
-          voltar trema""".split()),
-}  # fmt: skip
+_NOT_ENGLISH = """
+glade glades cheerless joyless loveless passionless tenderfoot tenderfeet nightingale nightingales deathless homer
+homer's homeric goddess goddesses bittern bitterns bloodless fearless fearlessly faithless hopeless hopelessly
+childless tideless pathless starling starlings darkling
+"""
+_NOT_PORTUGUESE = "chorus canteiro canteiros tremendo tremenda tremeluzir tremulamente esperto esperta morteiro"
+_NOT = {"en": frozenset(_NOT_ENGLISH.split()), "pt": frozenset(_NOT_PORTUGUESE.split())}
 
 
 @dataclass(frozen=True)
