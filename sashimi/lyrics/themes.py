@@ -65,8 +65,8 @@ _THEMES = {
         "pt": "trabalh* lavr* labut* ofício* colh* ceifa* salário* dinheiro fábrica* enxada* operári* patrão",
     },
     "journey": {
-        "en": """road* journey* travel* wander* roam* ride rode riding trail* pilgrim* path paths pathway* farewell goodbye
-              distant highway train miles""",
+        "en": """road* journey* travel* wander* roam* ride rode riding trail* pilgrim* path paths pathway* farewell
+              goodbye distant highway train miles""",
         "pt": "estrada* viagem viagens viaj* caminh* vagar* vagu* peregrin* partir parti partida* adeus longe jornada*",
     },
     "childhood": {
@@ -91,8 +91,8 @@ _EMOTIONS = {
         "pt": "alegr* feliz* felic* ri riso* risonh* sorri* contente* prazer* cant* danç* júbilo festa*",
     },
     "sorrow": {
-        "en": """sorrow* sad sadly sadness grief* griev* tear tears weep* wept cry cried crying sigh sighs sighed sighing
-              woe* lonely lonesome pain pains painful broken* misery despair* mourn*""",
+        "en": """sorrow* sad sadly sadness grief* griev* tear tears weep* wept cry cried crying sigh sighs sighed
+              sighing woe* lonely lonesome pain pains painful broken* misery despair* mourn*""",
         "pt": """trist* dor dores mágoa* lágrima* chor* pranto* sofr* solidão sozinh* desesper* infeliz* pena penas
               amargo amarga amargura*""",
     },
