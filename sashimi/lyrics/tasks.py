@@ -6,7 +6,7 @@ Every answer is grounded: `Example.source` says in what. The data's own fields (
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,13 +76,15 @@ class Understanding:
 
 @dataclass(frozen=True)
 class Example:
-    """prompt: a user's message, for `prompts.prompt`; answer: what a model should say; source: how it is known."""
+    """prompt: a user's message, for `prompts.prompt`; answer: what a model should say; source: how it is known;
+    text: the excerpt that the prompt holds."""
 
     prompt: str
     answer: str
     task: str
     song_id: str
     source: str = STATED
+    text: str = ""
 
 
 def labels(folder: Path, settings: Understanding | None = None) -> dict[str, list[str]]:
@@ -141,6 +143,11 @@ def question(task: str, lyrics: str, control_tokens: bool = False) -> str:
     return f"{_QUESTIONS[task]}\n\nLyrics:\n{text}\n\n{_FIELDS[task][0 if control_tokens else 1]}"
 
 
+def taught(tokenizer: Any) -> bool:
+    """Whether a model's tokenizer has the control tokens: it is asked with them then, as it was trained."""
+    return _FIELDS["artist"][0] in tokenizer.get_vocab()
+
+
 def _section_token(line: str) -> str:
     found = marker(line)
     return _SECTION_TOKENS.get(found[0], line) if found else line
@@ -188,18 +195,20 @@ def examples(
     seed: int = 0,
     *,
     settings: Understanding | None = None,
+    answers: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Example]:
     """Questions and answers about the songs of a split, those of one song together.
 
     tasks: instead of settings.tasks, if there are any; limit: songs at most, chosen by hash of the seed. The same
-    arguments give the same list. Labels and neighbours are those of train, whatever the split. Raises UserError for
+    arguments give the same list. answers: of the closed tasks, instead of `labels`. Labels and neighbours are those of
+    train, whatever the split. Raises UserError for
     what is no set of songs, an unknown task, and where no question can be asked.
     """
     settings = settings or Understanding()
     if tasks:
         settings = Understanding(**{**vars(settings), "tasks": list(tasks)})
     songs = chosen(folder, split, limit, seed)
-    known = {task: frozenset(names) for task, names in labels(folder, settings).items()}
+    known = {task: frozenset(names) for task, names in (answers or labels(folder, settings)).items()}
     similar = _similar(folder, songs) if "similar" in settings.tasks else {}
     found = [example for song in songs for example in _about(song, settings, seed, known, similar)]
     if not found:
@@ -224,7 +233,9 @@ def _about(
         for task in settings.tasks:
             answer, source = _answer(song, task, text, known, similar)
             if answer:
-                yield Example(question(task, text, settings.control_tokens), neutral(answer), task, song.id, source)
+                yield Example(
+                    question(task, text, settings.control_tokens), neutral(answer), task, song.id, source, text
+                )
 
 
 def _answer(
@@ -241,7 +252,7 @@ def _answer(
             return similar.get(song.id), neighbours.SOURCE
         case _:
             answer = stated(song, task)
-            return answer if answer in known[task] else None, STATED
+            return answer if answer in known.get(task, ()) else None, STATED
 
 
 def _similar(folder: Path, songs: Sequence[Song]) -> dict[str, str]:
