@@ -3,6 +3,7 @@
 import pytest
 
 from sashimi.lyrics import themes
+from sashimi.lyrics.dataset import Song
 from sashimi.lyrics.words import words
 
 
@@ -63,3 +64,12 @@ def test_labels_are_read_back_from_an_answer() -> None:
     assert themes.parse("I think it speaks of NATURE, then of love.") == themes.Labels(("nature", "love"))
     assert themes.parse("themes: none; emotions: none") == themes.Labels()
     assert len(themes.parse(", ".join(themes.THEMES)).themes) == themes.MOST
+
+
+def test_coverage_counts_songs() -> None:
+    texts = [("love and kisses", "en"), ("tables, chairs", "en"), ("tears, sorrow, love, kisses", "en"), ("la", "fr")]
+    songs = [Song(str(i), None, None, language, None, text, "x") for i, (text, language) in enumerate(texts)]
+    assert themes.coverage(songs) == {
+        "en": {"songs": 3, "a theme": 2, "love": 2, "an emotion": 1, "neither": 1, "sorrow": 1},
+        "fr": {"songs": 1, "neither": 1},
+    }

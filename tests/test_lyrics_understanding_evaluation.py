@@ -18,7 +18,7 @@ from sashimi.errors import UserError
 from sashimi.lyrics import baselines, choice, tasks, themes, understanding_evaluation
 from sashimi.lyrics.models import Loaded, load
 from sashimi.lyrics.tasks import Understanding
-from sashimi.lyrics.understanding_evaluation import UnderstandingSettings, evaluate
+from sashimi.lyrics.understanding_evaluation import UnderstandingSettings, evaluate, measure
 
 QUIET = Console(quiet=True)
 
@@ -35,7 +35,7 @@ def settings(data: Path, *asked: str, **changes: Any) -> UnderstandingSettings:
 @pytest.fixture(scope="module")
 def everything(loaded: Loaded, tiny_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:  # noqa: F811
     out = tmp_path_factory.mktemp("out")
-    return out, evaluate(loaded, loaded, settings(tiny_songs, batch=2), out, QUIET)
+    return out, measure(loaded, loaded, settings(tiny_songs, batch=2), out, QUIET)
 
 
 def test_all_files_are_written(everything: tuple[Path, Any]) -> None:
@@ -71,7 +71,7 @@ def test_figures_of_a_model_that_is_known(
         return [np.array([0.9, 0.1])] * len(prompts)
 
     monkeypatch.setattr(choice, "choose", choose)
-    found = evaluate(None, loaded, settings(tiny_songs, "artist"), tmp_path, QUIET)["tasks"]["artist"]
+    found = measure(None, loaded, settings(tiny_songs, "artist"), tmp_path, QUIET)["tasks"]["artist"]
     assert set(found["systems"]) == {baselines.COMMONEST, baselines.NEAREST, baselines.COUNTS, "after"}
     after = found["systems"]["after"]
     assert (after["right"], after["accuracy"]) == (2, 0.5)
@@ -87,7 +87,7 @@ def test_figures_of_a_model_that_is_known(
 
 def test_labels_of_the_card_are_what_is_asked_for(loaded: Loaded, tiny_songs: Path, tmp_path: Path) -> None:  # noqa: F811
     tuned = Loaded(loaded.model, loaded.tokenizer, loaded.base, None, {"labels": {"genre": ["folk", "rock"]}})
-    found = evaluate(None, tuned, settings(tiny_songs, "artist", "genre", val_songs=0), tmp_path, QUIET)["tasks"]
+    found = measure(None, tuned, settings(tiny_songs, "artist", "genre", val_songs=0), tmp_path, QUIET)["tasks"]
     assert set(found) == {"genre"}
     assert "temperature" not in found["genre"]["systems"]["after"]
     assert not (tmp_path / "calibration.json").exists()
@@ -116,11 +116,28 @@ def test_baselines_find_what_words_tell(tiny_songs: Path) -> None:  # noqa: F811
 
 def test_errors(loaded: Loaded, tiny_songs: Path, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(UserError, match="nothing to ask"):
-        evaluate(None, None, settings(tiny_songs, "era"), tmp_path, QUIET)
+        measure(None, None, settings(tiny_songs, "era"), tmp_path, QUIET)
     for wrong, said in (
-        ({"split": "train"}, "val, test"),
+        ({"split": "all"}, "val, test"),
         ({"songs": 0}, "at least 1"),
         ({"val_songs": -1}, "least 0"),
     ):
         with pytest.raises(UserError, match=said):
             settings(tiny_songs, **wrong)
+
+
+def test_as_the_evaluation_s_command_asks_for_it(
+    loaded: Loaded,
+    tiny_songs: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from sashimi.lyrics.evaluation_settings import EvaluateSettings, HeldOut
+
+    card = {"labels": {"genre": ["folk", "rock"]}, "settings": {"data": {"tasks": ["genre", "style"]}}}
+    tuned = Loaded(loaded.model, loaded.tokenizer, loaded.base, None, card)
+    asked = EvaluateSettings(tmp_path / "adapter", data=HeldOut(tiny_songs, language="pt"))
+    (text,) = evaluate(loaded, tuned, asked, tmp_path)
+    assert "### Genre or form\n\n2 songs, 2 answers" in text  # of the four of test, those in Portuguese
+    assert "### Artist" not in text  # it was not trained on that
+    assert text.strip() in capsys.readouterr().out

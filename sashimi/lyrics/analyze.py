@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if card["task"] != "understanding":
                 raise UserError(f"{settings.adapter} was trained for {card['task']}, not for understanding")
             own, why_no_songs = _trained_on(card)
-            answers = card.get("labels") or (own and tasks.labels(own))
+            answers = card.get("labels") or (tasks.labels(own) if own else None)
             data = data or own
             name = settings.model or card["base"]["name"]
             console.print(f"loading {name}")

@@ -196,18 +196,19 @@ def examples(
     *,
     settings: Understanding | None = None,
     answers: Mapping[str, Sequence[str]] | None = None,
+    language: str | None = None,
 ) -> list[Example]:
     """Questions and answers about the songs of a split, those of one song together.
 
-    tasks: instead of settings.tasks, if there are any; limit: songs at most, chosen by hash of the seed. The same
-    arguments give the same list. answers: of the closed tasks, instead of `labels`. Labels and neighbours are those of
-    train, whatever the split. Raises UserError for
-    what is no set of songs, an unknown task, and where no question can be asked.
+    tasks: instead of settings.tasks, if there are any; limit: songs at most, chosen by hash of the seed; answers: of
+    the closed tasks, instead of `labels`; language: of the songs. The same arguments give the same list. Labels and
+    neighbours are those of train, whatever the split. Raises UserError for what is no set of songs, an unknown task,
+    and where no question can be asked.
     """
     settings = settings or Understanding()
     if tasks:
         settings = Understanding(**{**vars(settings), "tasks": list(tasks)})
-    songs = chosen(folder, split, limit, seed)
+    songs = chosen(folder, split, limit, seed, language)
     known = {task: frozenset(names) for task, names in (answers or labels(folder, settings)).items()}
     similar = _similar(folder, songs) if "similar" in settings.tasks else {}
     found = [example for song in songs for example in _about(song, settings, seed, known, similar)]
@@ -219,10 +220,10 @@ def examples(
     return found
 
 
-def chosen(folder: Path, split: str, limit: int | None, seed: int) -> list[Song]:
+def chosen(folder: Path, split: str, limit: int | None, seed: int, language: str | None = None) -> list[Song]:
     """The songs of a split, or `limit` of them by hash, in the order of hashes."""
-    songs = sorted(dataset.songs(folder, split), key=lambda song: (unit(f"{seed} {song.id}"), song.id))
-    return songs[:limit]
+    songs = (song for song in dataset.songs(folder, split) if language in (None, song.language))
+    return sorted(songs, key=lambda song: (unit(f"{seed} {song.id}"), song.id))[:limit]
 
 
 def _about(

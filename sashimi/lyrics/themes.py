@@ -6,13 +6,20 @@ for every word that begins so. Its known failures: negation ("no more tears"), i
 words of two meanings ("rose", "like", "fall"), themes that are told without naming them, older and regional spellings
 that nobody listed, and texts in other languages, which get no label. A label says "these words are there", never
 "this is what it is about". Whoever shows one says so, as `SOURCE`.
+
+    python -m sashimi.lyrics.themes FOLDER     how many songs of a set get which label
 """
 
+import argparse
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
+from sashimi.cli import reported_errors
+from sashimi.lyrics import dataset
+from sashimi.lyrics.dataset import Song
 from sashimi.lyrics.words import STOP_WORDS, words
 
 SOURCE = "by word list"
@@ -179,3 +186,32 @@ def _lists(kind: str, language: str) -> dict[str, tuple[frozenset[str], tuple[st
 
 def _begins(word: str, beginnings: tuple[str, ...], language: str) -> bool:
     return word.startswith(beginnings) and word not in _NOT[language]
+
+
+def coverage(songs: Iterable[Song]) -> dict[str, dict[str, int]]:
+    """By language: how many songs there are ("songs"), how many have a theme, an emotion, neither, and each label."""
+    counts: dict[str, Counter[str]] = {}
+    for song in songs:
+        found = label(song.lyrics, song.language)
+        counts.setdefault(song.language, Counter()).update(
+            ["songs", *(["a theme"] if found.themes else []), *(["an emotion"] if found.emotions else []),
+             *([] if found.all else ["neither"]), *found.all]
+        )  # fmt: skip
+    return {language: dict(counted.most_common()) for language, counted in counts.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m sashimi.lyrics.themes", description="How many songs get which label."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a set of songs made by sashimi.lyrics.prepare")
+    folder = parser.parse_args().folder
+    with reported_errors():
+        for language, counted in coverage(dataset.songs(folder, "train")).items():
+            print(f"{language}, train, {SOURCE}:")
+            for name, songs in counted.items():
+                print(f"  {songs:7,}  {songs / counted['songs']:4.0%}  {name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,13 @@ from sashimi.files import finished
 from sashimi.lyrics import baselines, calibration, choice, dataset, generation, prompts, tasks, themes
 from sashimi.lyrics.models import Loaded
 from sashimi.lyrics.neighbours import Neighbours
+from sashimi.lyrics.selection import SPLITS
 from sashimi.lyrics.tasks import Example, Understanding
 from sashimi.lyrics.understanding_report import plot, section
 from sashimi.progress import bar
+
+if TYPE_CHECKING:
+    from sashimi.lyrics.evaluation_settings import EvaluateSettings
 
 GOALS = {"artist": 0.80, "genre": 0.85, "themes": 0.75}  # of the founding plan
 THEME_TOKENS = 60  # an answer with three themes and three emotions has some 30
@@ -36,7 +40,7 @@ class UnderstandingSettings:
     """What understanding is measured on.
 
     data        a folder made by sashimi.lyrics.prepare
-    split       whose songs are asked about
+    split       whose songs are asked about;   language: only those in it; None: all
     songs       of it at most; None: all;   val_songs: of val, on which temperatures are fitted; 0: none
     batch       songs at a time
     understanding  which tasks, and how long excerpts are; one of each song is asked about, its beginning
@@ -48,18 +52,33 @@ class UnderstandingSettings:
     val_songs: int = 200
     batch: int = 8
     seed: int = 0
+    language: str | None = None
     understanding: Understanding = field(default_factory=Understanding)
 
     def __post_init__(self) -> None:
-        if self.split not in ("val", "test"):
-            raise UserError(f"split={self.split} is not one of val, test")
+        if self.split not in SPLITS:
+            raise UserError(f"split={self.split} is not one of {', '.join(SPLITS)}")
         if self.songs is not None and self.songs < 1:
             raise UserError(f"songs={self.songs} must be at least 1, or null for all")
         if self.val_songs < 0:
             raise UserError(f"val_songs={self.val_songs} must be at least 0")
 
 
-def evaluate(
+def evaluate(base: Loaded | None, tuned: Loaded | None, settings: "EvaluateSettings", out: Path) -> list[str]:
+    """`measure` as `sashimi.lyrics.evaluate` asks for it. Returns the sections of its report, Markdown."""
+    assert settings.data.path is not None
+    trained = ((tuned.card if tuned else None) or {}).get("settings") or {}
+    asked = (trained.get("data") or {}).get("tasks") or list(tasks.TASKS)
+    what = UnderstandingSettings(
+        settings.data.path, settings.data.split, settings.data.songs, batch=settings.writing.batch, seed=settings.seed,
+        language=settings.data.language, understanding=Understanding(tasks=asked),
+    )  # fmt: skip
+    text = measure(base, tuned, what, out)["markdown"]
+    Console(highlight=False, soft_wrap=True, markup=False).print(text)
+    return [text]
+
+
+def measure(
     base: Loaded | None,
     tuned: Loaded | None,
     settings: UnderstandingSettings,
@@ -118,7 +137,8 @@ def _asked(
         return []
     one = replace(settings.understanding, excerpts=1, control_tokens=False)
     try:
-        return tasks.examples(settings.data, split, [task], limit, settings.seed, settings=one, answers=answers)
+        return tasks.examples(settings.data, split, [task], limit, settings.seed, settings=one, answers=answers,
+                              language=settings.language)  # fmt: skip
     except UserError:
         return []
 
@@ -212,7 +232,7 @@ def _overlap(given: Sequence[themes.Labels], truth: Sequence[themes.Labels]) -> 
 
 def _similar(train: list[dataset.Song], settings: UnderstandingSettings) -> dict[str, Any]:
     """How often the nearest song of train shares artist or genre, and how often any song of train would. No model."""
-    asked = tasks.chosen(settings.data, settings.split, settings.songs, settings.seed)
+    asked = tasks.chosen(settings.data, settings.split, settings.songs, settings.seed, settings.language)
     nearest, _ = Neighbours([song.lyrics for song in train]).nearest([song.lyrics for song in asked])
     result: dict[str, Any] = {"songs": len(asked), "systems": {}}
     for what in ("artist", "genre"):

@@ -11,7 +11,7 @@ _TITLES = {
     "artist": "Artist", "genre": "Genre or form", "era": "Era", "themes": "Themes and emotions",
     "similar": "Similar songs",
 }  # fmt: skip
-_COLOURS = {"before": "#9a9a9a", "after": "#3b6ea5", "after, one temperature": "#d1702f"}
+_COLOURS = {"before": "#9a9a9a", "after": "#3b6ea5", "after, temperature fitted": "#d1702f"}
 
 
 def section(found: Mapping[str, Any], goals: Mapping[str, float]) -> str:
@@ -102,7 +102,7 @@ def plot(path: Path, results: Mapping[str, Any]) -> None:
         ax.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
         lines = {name: s["bins"] for name, s in systems.items()}
         if "after_temperature" in systems.get("after", {}):
-            lines["after, one temperature"] = systems["after"]["after_temperature"]["bins"]
+            lines["after, temperature fitted"] = systems["after"]["after_temperature"]["bins"]
         for name, bins in lines.items():
             x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
             spread = [[b["accuracy"] - b["low"] for b in bins], [b["high"] - b["accuracy"] for b in bins]]
