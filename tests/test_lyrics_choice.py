@@ -78,13 +78,17 @@ def test_a_beginning_of_another_answer_does_not_always_win(loaded: Loaded) -> No
     assert choice.choose(loaded, [asked], ["night", "night rain"])[0][0] > 0.9
 
 
-def test_errors_name_what_is_wrong(loaded: Loaded) -> None:
+def test_errors_name_what_is_wrong(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [prompts.prompt(loaded.tokenizer, "love")]
     for options, said in ((["night"], "two or more"), (["a", "a"], "all different"), (["a", ""], "empty")):
         with pytest.raises(UserError, match=said):
             choice.choose(loaded, asked, options)
     with pytest.raises(UserError, match="1024 at most"):
         choice.choose(loaded, [asked[0] * 200], OPTIONS)
+    with monkeypatch.context() as changed:
+        changed.setattr(loaded.model.config, "layer_types", ["full_attention", "linear_attention"], raising=False)
+        with pytest.raises(UserError, match="running state .linear_attention"):
+            choice.choose(loaded, asked, OPTIONS)
     with pytest.raises(UserError, match="lists of options"):
         choice.choose(loaded, asked, [OPTIONS, OPTIONS])
 

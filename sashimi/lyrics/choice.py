@@ -7,7 +7,9 @@ it is, as they do in a model that was trained on the answers; in one that was no
 it knows.
 
 All answers share the prompt: their tokens make a tree, which follows the prompt in one sequence, where every token
-attends to the prompt and to those before it in its own answer. One pass does for all answers.
+attends to the prompt and to those before it in its own answer. One pass does for all answers. That needs a model of
+attention alone: one with a running state (Mamba and its kin) would carry it from one answer into the next.
+Layers with a sliding window see the whole prompt here; excerpts are shorter than the windows in use (512 and more).
 """
 
 import time
@@ -57,6 +59,7 @@ def log_likelihoods(
     """The log-probability of every option as the whole answer to its prompt, end included. Arguments as `choose`."""
     if batch < 1:
         raise UserError(f"batch={batch} must be at least 1")
+    _check_attends(loaded)
     lists = _lists(prompts, options)
     if len(lists) != len(prompts):
         raise UserError(f"{len(prompts)} prompts have {len(lists)} lists of options")
@@ -75,6 +78,16 @@ def log_likelihoods(
                 text = f"{done / max(spent, 1e-9):.1f} songs/s"
                 progress(done / len(prompts), text, spent / done * (len(prompts) - done))
     return found
+
+
+def _check_attends(loaded: Loaded) -> None:
+    kinds = getattr(loaded.model.config.get_text_config(), "layer_types", None) or []
+    others = sorted({str(kind) for kind in kinds if not str(kind).endswith("attention") or "linear" in str(kind)})
+    if others or getattr(loaded.model, "_is_stateful", False):
+        raise UserError(
+            f"{loaded.base.name} has layers with a running state ({', '.join(others) or 'all'}), which cannot weigh "
+            "answers side by side; use a model of attention alone, as Llama, Qwen2.5 or SmolLM2"
+        )
 
 
 def _lists(prompts: Sequence[str], options: Sequence[str] | Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
