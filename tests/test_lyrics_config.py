@@ -11,7 +11,17 @@ from omegaconf import OmegaConf
 
 from sashimi.config import build_settings
 from sashimi.errors import UserError
-from sashimi.lyrics.config import CONFIGS, Data, Lora, Model, Training, TrainSettings, read_settings, write_settings
+from sashimi.lyrics.config import (
+    CONFIGS,
+    Data,
+    Lora,
+    Model,
+    Training,
+    TrainSettings,
+    Understanding,
+    read_settings,
+    write_settings,
+)
 
 CHOICES = [(p.parent.name, p.stem) for p in sorted(CONFIGS.rglob("*.yaml")) if p.parent != CONFIGS]
 
@@ -39,7 +49,7 @@ def test_the_yaml_holds_the_defaults_of_the_dataclasses() -> None:
 
 def test_every_setting_is_explained() -> None:
     lines = (CONFIGS / "train.yaml").read_text(encoding="utf-8").splitlines()
-    for cls in (TrainSettings, Model, Data, Lora, Training):
+    for cls in (TrainSettings, Understanding, Model, Data, Lora, Training):
         for field in fields(cls):
             assert field.name in (cls.__doc__ or "") or is_dataclass(field.default_factory), field.name
             assert any(line.strip().startswith(f"{field.name}:") for line in lines), field.name
@@ -74,7 +84,7 @@ def test_recipes_follow_their_sources() -> None:
         (lambda: Training(epochs=0), "training.epochs=0"),
         (lambda: TrainSettings(task="singing"), "task=singing is not one of writing, understanding"),
         (lambda: TrainSettings(name="a/b"), "name=a/b must be the name of one folder"),
-        (lambda: TrainSettings(data=Data(tasks=["genre"])), "data.tasks are questions of task=understanding"),
+        (lambda: Understanding(tasks=["mood"]), "understanding.tasks has mood"),
     ],
 )
 def test_what_is_wrong_is_named(make: Callable[[], object], said: str) -> None:

@@ -15,9 +15,9 @@ from lyrics_fixtures import tiny_llama, tiny_songs  # noqa: F401  fixtures
 from rich.console import Console
 
 from sashimi.errors import UserError
-from sashimi.lyrics import baselines, choice, tasks, themes, understanding_evaluation
+from sashimi.lyrics import baselines, choice, themes, understanding_evaluation
+from sashimi.lyrics.config import QUESTIONS, Understanding
 from sashimi.lyrics.models import Loaded, load
-from sashimi.lyrics.tasks import Understanding
 from sashimi.lyrics.understanding_evaluation import UnderstandingSettings, evaluate, measure
 
 QUIET = Console(quiet=True)
@@ -29,7 +29,7 @@ def loaded(tiny_llama: Path) -> Loaded:  # noqa: F811
 
 
 def settings(data: Path, *asked: str, **changes: Any) -> UnderstandingSettings:
-    return UnderstandingSettings(data, understanding=Understanding(list(asked or tasks.TASKS), min_songs=1), **changes)
+    return UnderstandingSettings(data, understanding=Understanding(list(asked or QUESTIONS), min_songs=1), **changes)
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.lyrics import dataset, languages, neighbours, style, tasks, themes
 from sashimi.lyrics.cleaning import clean, unreadable
+from sashimi.lyrics.config import QUESTIONS, Understanding
 from sashimi.lyrics.sections import sung
 from sashimi.lyrics.settings import LONGEST_ORDINARY
-from sashimi.lyrics.tasks import Understanding
 
 if TYPE_CHECKING:
     from sashimi.lyrics.models import Loaded
@@ -115,7 +115,7 @@ def _answered(
 
     card = loaded.card or {}
     known = answers or card.get("labels") or {}
-    taught = (card.get("settings") or {}).get("data", {}).get("tasks") or tasks.TASKS
+    taught = (card.get("settings") or {}).get("understanding", {}).get("tasks") or QUESTIONS
     shown = tasks.excerpts(text, Understanding(excerpts=1))[0]
     part = "" if shown == text else f"; it read the first {len(shown):,} characters"
     lines = []

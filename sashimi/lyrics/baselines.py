@@ -8,6 +8,7 @@ from sklearn.naive_bayes import ComplementNB
 from sklearn.pipeline import make_pipeline
 
 from sashimi.lyrics import tasks, themes
+from sashimi.lyrics.config import Understanding
 from sashimi.lyrics.dataset import Song
 from sashimi.lyrics.neighbours import Neighbours
 from sashimi.lyrics.words import words
@@ -40,7 +41,7 @@ def closed(train: Sequence[Song], task: str, answers: Sequence[str], texts: Sequ
 def themed(train: Sequence[Song], texts: Sequence[str], limit: int) -> dict[str, list[themes.Labels]]:
     """The same for themes. limit: characters of a song of train that are looked at, as of the texts."""
     shown = [(text, song.language) for song in train
-             for text in tasks.excerpts(song.lyrics, tasks.Understanding(excerpts=1, max_chars=limit))]  # fmt: skip
+             for text in tasks.excerpts(song.lyrics, Understanding(excerpts=1, max_chars=limit))]  # fmt: skip
     labels = [themes.label(text, language) for text, language in shown]
     frequent = Counter(name for label in labels for name in label.themes).most_common(1)
     nearest, _ = Neighbours([text for text, _ in shown]).nearest(texts)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from sashimi.errors import UserError
 from sashimi.files import finished
+from sashimi.lyrics.cleaning import LINE_LIMIT
 
 CONFIGS = Path(__file__).parent.absolute() / "configs"
 TASKS = ("writing", "understanding")
+QUESTIONS = ("artist", "genre", "themes", "era", "style", "similar")
 QUANTISE = ("none", "nf4")
 DTYPES = ("auto", "bf16", "fp16", "fp32")
 REPORTERS = ("none", "tensorboard", "wandb")
@@ -57,7 +59,6 @@ class Data:
     language    only songs in this one, as en or pt; None: all
     artist      only this artist's; None: all
     max_tokens  of prompt and song together; a longer song is cut and learns no ending
-    tasks       understanding: which questions; empty: all
     """
 
     path: Path | None = None
@@ -66,7 +67,6 @@ class Data:
     language: str | None = None
     artist: str | None = None
     max_tokens: int = 768
-    tasks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         at_least("data.songs", self.songs, 1)
@@ -97,6 +97,36 @@ class Lora:
             raise UserError("lora.targets is empty; give names of layers, or [all]")
         if "all" in self.targets and len(self.targets) > 1:
             raise UserError("lora.targets: all stands alone; give [all], or names of layers")
+
+
+@dataclass
+class Understanding:
+    """What a model is asked about lyrics.
+
+    tasks            of artist, genre, themes, era, style, similar
+    excerpts         of a song, at most, each with its own questions; short songs have one
+    max_chars        of an excerpt, which ends with a whole line
+    artists, genres  names at most that are asked for, the commonest
+    min_songs        of an artist or a genre in train, below which it is not asked for
+    """
+
+    tasks: list[str] = field(default_factory=lambda: list(QUESTIONS))
+    excerpts: int = 2
+    max_chars: int = 1000
+    artists: int = 50
+    genres: int = 20
+    min_songs: int = 10
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:
+            if task not in QUESTIONS:
+                raise UserError(f"understanding.tasks has {task}; there are {', '.join(QUESTIONS)}")
+        if not self.tasks:
+            raise UserError(f"understanding.tasks is empty; choose of {', '.join(QUESTIONS)}")
+        least_of = {"excerpts": 1, "max_chars": LINE_LIMIT, "artists": 2, "genres": 2, "min_songs": 1}
+        for name, least in least_of.items():
+            if getattr(self, name) < least:
+                raise UserError(f"understanding.{name}={getattr(self, name)} must be at least {least}")
 
 
 @dataclass
@@ -164,6 +194,7 @@ class TrainSettings:
     seed: int = 0
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
+    understanding: Understanding = field(default_factory=Understanding)
     lora: Lora = field(default_factory=Lora)
     training: Training = field(default_factory=Training)
     runs_dir: Path = Path("runs/lyrics")
@@ -176,8 +207,6 @@ class TrainSettings:
         at_least("seed", self.seed, 0)
         if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
             raise UserError(f"name={self.name} must be the name of one folder")
-        if self.data.tasks and self.task != "understanding":
-            raise UserError("data.tasks are questions of task=understanding; leave it empty for writing")
 
 
 def write_settings(path: Path, settings: TrainSettings) -> None:
@@ -197,7 +226,7 @@ def read_settings(path: Path) -> TrainSettings:
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        parts = {"model": Model, "lora": Lora, "training": Training}
+        parts = {"model": Model, "understanding": Understanding, "lora": Lora, "training": Training}
         built = {name: kind(**values.pop(name)) for name, kind in parts.items()}
         data = values.pop("data")
         built["data"] = Data(**{**data, "path": Path(data["path"])})

@@ -9,7 +9,7 @@ import numpy as np
 
 from sashimi.errors import UserError
 from sashimi.lyrics import dataset, prompts
-from sashimi.lyrics.config import Data
+from sashimi.lyrics.config import Data, TrainSettings
 from sashimi.lyrics.dataset import Song
 from sashimi.lyrics.selection import name_key, stratified_order, unit
 
@@ -85,21 +85,26 @@ def encoded(tokenizer: Any, pairs: list[tuple[str, str]], max_tokens: int, loss:
     return found
 
 
-def load(data: Data, task: str, tokenizer: Any, split: str, limit: int | None, loss: str, seed: int) -> Encoded:
-    """The examples of a split. Raises UserError where none is left."""
+def load(s: TrainSettings, tokenizer: Any, split: str, limit: int | None) -> Encoded:
+    """The examples of a split, of `limit` songs at most. Raises UserError where none is left."""
+    data, loss, seed = s.data, s.training.loss, s.seed
     assert data.path is not None
     path: Path = data.path
-    if task == "writing":
+    if s.task == "writing":
         found = written(tokenizer, chosen(data, split, limit), data.max_tokens, loss, seed)
     else:
         from sashimi.lyrics import tasks
 
-        pairs = [(e.prompt, e.answer) for e in tasks.examples(path, split, data.tasks or None, limit, seed)]
+        asked = tasks.examples(
+            path, split, limit, seed, settings=s.understanding, language=data.language, artist=data.artist,
+            control_tokens=s.model.control_tokens,
+        )  # fmt: skip
+        pairs = [(example.prompt, example.answer) for example in asked]
         found = encoded(tokenizer, pairs, data.max_tokens, loss, cut=False)
     if not found.rows:
         raise UserError(
             f"{path} has nothing in {split}.jsonl that fits data.max_tokens={data.max_tokens}; raise it"
             if found.dropped
-            else f"{path} has nothing to learn in {split}.jsonl for task={task}"
+            else f"{path} has nothing to learn in {split}.jsonl for task={s.task}"
         )
     return found

@@ -7,19 +7,19 @@ Every answer is grounded: `Example.source` says in what. The data's own fields (
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sashimi.errors import UserError
 from sashimi.lyrics import dataset, neighbours, style, themes
-from sashimi.lyrics.cleaning import LINE_LIMIT, clean
+from sashimi.lyrics.cleaning import clean
+from sashimi.lyrics.config import Understanding
 from sashimi.lyrics.dataset import Song
 from sashimi.lyrics.sections import marker
-from sashimi.lyrics.selection import unit
+from sashimi.lyrics.selection import name_key, unit
 from sashimi.lyrics.tokens import neutral
 
-TASKS = ("artist", "genre", "themes", "era", "style", "similar")
 CLOSED = ("artist", "genre", "era")  # one answer out of a list: `labels`
 STATED = "stated by the data"
 SIMILAR = 3  # songs that the answer to `similar` names
@@ -40,38 +40,6 @@ _FIELDS = {
     "era": ("[ERA]", "Era:"), "style": ("Form:", "Form:"), "similar": ("Similar songs:", "Similar songs:"),
 }  # fmt: skip
 _SECTION_TOKENS = {"Verse": "[VERSE]", "Chorus": "[CHORUS]", "Bridge": "[BRIDGE]"}
-
-
-@dataclass
-class Understanding:
-    """What a model is asked about lyrics.
-
-    tasks            of artist, genre, themes, era, style, similar
-    excerpts         of a song, at most, each with its own questions; short songs have one
-    max_chars        of an excerpt, which ends with a whole line
-    artists, genres  names at most that are asked for, the commonest
-    min_songs        of an artist or a genre in train, below which it is not asked for
-    control_tokens   mark fields and sections by the plan's tokens ([ARTIST], [CHORUS]), not by words
-    """
-
-    tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    excerpts: int = 2
-    max_chars: int = 1000
-    artists: int = 50
-    genres: int = 20
-    min_songs: int = 10
-    control_tokens: bool = False
-
-    def __post_init__(self) -> None:
-        for task in self.tasks:
-            if task not in TASKS:
-                raise UserError(f"understanding.tasks has {task}; there are {', '.join(TASKS)}")
-        if not self.tasks:
-            raise UserError(f"understanding.tasks is empty; choose of {', '.join(TASKS)}")
-        least_of = {"excerpts": 1, "max_chars": LINE_LIMIT, "artists": 2, "genres": 2, "min_songs": 1}
-        for name, least in least_of.items():
-            if getattr(self, name) < least:
-                raise UserError(f"understanding.{name}={getattr(self, name)} must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -190,28 +158,27 @@ def _from(lines: Sequence[str], start: int, limit: int) -> str:
 def examples(
     folder: Path,
     split: str,
-    tasks: Sequence[str] | None = None,
     limit: int | None = None,
     seed: int = 0,
     *,
     settings: Understanding | None = None,
     answers: Mapping[str, Sequence[str]] | None = None,
     language: str | None = None,
+    artist: str | None = None,
+    control_tokens: bool = False,
 ) -> list[Example]:
     """Questions and answers about the songs of a split, those of one song together.
 
-    tasks: instead of settings.tasks, if there are any; limit: songs at most, chosen by hash of the seed; answers: of
-    the closed tasks, instead of `labels`; language: of the songs. The same arguments give the same list. Labels and
-    neighbours are those of train, whatever the split. Raises UserError for what is no set of songs, an unknown task,
-    and where no question can be asked.
+    limit: songs at most, chosen by hash of the seed; answers: of the closed tasks, instead of `labels`; language,
+    artist: only their songs; control_tokens: mark fields and sections by the plan's tokens ([ARTIST], [CHORUS]), not by
+    words. The same arguments give the same list. Labels and neighbours are those of train, whatever the split. Raises
+    UserError for what is no set of songs, and where no question can be asked.
     """
     settings = settings or Understanding()
-    if tasks:
-        settings = Understanding(**{**vars(settings), "tasks": list(tasks)})
-    songs = chosen(folder, split, limit, seed, language)
+    songs = chosen(folder, split, limit, seed, language, artist)
     known = {task: frozenset(names) for task, names in (answers or labels(folder, settings)).items()}
     similar = _similar(folder, songs) if "similar" in settings.tasks else {}
-    found = [example for song in songs for example in _about(song, settings, seed, known, similar)]
+    found = [example for song in songs for example in _about(song, settings, seed, known, similar, control_tokens)]
     if not found:
         raise UserError(
             f"{folder} gives no example of {', '.join(settings.tasks)} in {split}: artists and genres need "
@@ -220,23 +187,32 @@ def examples(
     return found
 
 
-def chosen(folder: Path, split: str, limit: int | None, seed: int, language: str | None = None) -> list[Song]:
+def chosen(
+    folder: Path, split: str, limit: int | None, seed: int, language: str | None = None, artist: str | None = None
+) -> list[Song]:
     """The songs of a split, or `limit` of them by hash, in the order of hashes."""
-    songs = (song for song in dataset.songs(folder, split) if language in (None, song.language))
+    songs = (
+        song
+        for song in dataset.songs(folder, split)
+        if language in (None, song.language) and (artist is None or name_key(artist) == name_key(song.artist or ""))
+    )
     return sorted(songs, key=lambda song: (unit(f"{seed} {song.id}"), song.id))[:limit]
 
 
 def _about(
-    song: Song, settings: Understanding, seed: int, known: dict[str, frozenset[str]], similar: dict[str, str]
+    song: Song,
+    settings: Understanding,
+    seed: int,
+    known: dict[str, frozenset[str]],
+    similar: dict[str, str],
+    control_tokens: bool,
 ) -> Iterator[Example]:
     hidden = masked(song.lyrics, song.artist)
     for text in excerpts(hidden, settings, seed, song.id):
         for task in settings.tasks:
             answer, source = _answer(song, task, text, known, similar)
             if answer:
-                yield Example(
-                    question(task, text, settings.control_tokens), neutral(answer), task, song.id, source, text
-                )
+                yield Example(question(task, text, control_tokens), neutral(answer), task, song.id, source, text)
 
 
 def _answer(

@@ -31,15 +31,16 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from sashimi.errors import UserError
 from sashimi.files import finished
-from sashimi.lyrics import adapters, dataset, examples, lora, losses, models
+from sashimi.lyrics import adapters, dataset, examples, lora, losses, models, tasks
 from sashimi.lyrics.config import TrainSettings, read_settings, write_settings
 from sashimi.lyrics.examples import Encoded
 from sashimi.lyrics.keeping import CHECKPOINTS, Keeper, last_whole
 from sashimi.lyrics.losses import Epoch
 from sashimi.lyrics.models import Loaded
+from sashimi.lyrics.trained import FINISHED
 from sashimi.progress import bar, clock, stop_on_interrupt
 
-ADAPTER, SETTINGS, FINISHED = "adapter", "settings.yaml", "finished.json"
+ADAPTER, SETTINGS = "adapter", "settings.yaml"
 
 
 def train(settings: TrainSettings, experiment: str | None = None) -> Path:
@@ -63,7 +64,7 @@ def train(settings: TrainSettings, experiment: str | None = None) -> Path:
         raise UserError("model.dtype=fp16 learns on NVIDIA GPUs only, and there is none; set model.dtype=auto")
     new_tokens = lora.teach_tokens(loaded.model, loaded.tokenizer) if s.model.control_tokens else []
     rows = {
-        split: examples.load(s.data, s.task, loaded.tokenizer, split, limit, s.training.loss, s.seed)
+        split: examples.load(s, loaded.tokenizer, split, limit)
         for split, limit in (("train", s.data.songs), ("val", s.data.val_songs))
     }
     loaded.model, fused, notes = lora.adapted(loaded.model, s.lora, new_tokens)
@@ -204,6 +205,9 @@ def _keep(
             "settings": json.loads(json.dumps(asdict(s), default=str)),
             "losses": [vars(epoch) for epoch in epochs], "metrics": {},
         }  # fmt: skip
+        if s.task == "understanding":
+            assert s.data.path is not None
+            card["labels"] = tasks.labels(s.data.path, s.understanding)
         adapters.save(run / ADAPTER, loaded.model, loaded.tokenizer, card)
 
 

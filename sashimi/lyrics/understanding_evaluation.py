@@ -20,10 +20,11 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.lyrics import baselines, calibration, choice, dataset, generation, prompts, tasks, themes
+from sashimi.lyrics.config import Understanding
 from sashimi.lyrics.models import Loaded
 from sashimi.lyrics.neighbours import Neighbours
 from sashimi.lyrics.selection import SPLITS
-from sashimi.lyrics.tasks import Example, Understanding
+from sashimi.lyrics.tasks import Example
 from sashimi.lyrics.understanding_report import plot, section
 from sashimi.progress import bar
 
@@ -68,10 +69,10 @@ def evaluate(base: Loaded | None, tuned: Loaded | None, settings: "EvaluateSetti
     """`measure` as `sashimi.lyrics.evaluate` asks for it. Returns the sections of its report, Markdown."""
     assert settings.data.path is not None
     trained = ((tuned.card if tuned else None) or {}).get("settings") or {}
-    asked = (trained.get("data") or {}).get("tasks") or list(tasks.TASKS)
+    asked = Understanding(**(trained.get("understanding") or {}))
     what = UnderstandingSettings(
         settings.data.path, settings.data.split, settings.data.songs, batch=settings.writing.batch, seed=settings.seed,
-        language=settings.data.language, understanding=Understanding(tasks=asked),
+        language=settings.data.language, understanding=asked,
     )  # fmt: skip
     text = measure(base, tuned, what, out)["markdown"]
     Console(highlight=False, soft_wrap=True, markup=False).print(text)
@@ -135,9 +136,9 @@ def _asked(
     """One question about every song that can be asked about."""
     if limit == 0 or task not in (*tasks.CLOSED, "themes") or (task in tasks.CLOSED and not answers.get(task)):
         return []
-    one = replace(settings.understanding, excerpts=1, control_tokens=False)
+    one = replace(settings.understanding, excerpts=1, tasks=[task])
     try:
-        return tasks.examples(settings.data, split, [task], limit, settings.seed, settings=one, answers=answers,
+        return tasks.examples(settings.data, split, limit, settings.seed, settings=one, answers=answers,
                               language=settings.language)  # fmt: skip
     except UserError:
         return []
