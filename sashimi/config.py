@@ -195,6 +195,9 @@ class DataConfig:
     window   samples in a training window
     batch    windows in a training batch, on each device
     carry_state  whether each window of a batch goes on where that of the batch before ended, with the state it left
+    jitter   noise on what the model hears, not on what it is to predict, in training: its standard deviation in
+             levels of the codec, drawn for every window from 0 to this. The model learns to go on without the noise
+             that its own playing brings in (LPCNet trains so: Valin and Skoglund, arXiv:1810.11846)
     """
 
     dir: Path | None = None
@@ -203,9 +206,11 @@ class DataConfig:
     window: int = 131072
     batch: int = 1
     carry_state: bool = False
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         _at_least("data.window", self.window, 2)
+        _at_least("data.jitter", self.jitter, 0)
         _at_least("data.batch", self.batch, 1)
         if self.carry_state and self.also:
             raise UserError("data.carry_state=true walks through one data set: leave out data.also")

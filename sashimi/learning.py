@@ -68,9 +68,18 @@ class Training(pl.LightningModule):
     def steps_per_epoch(self) -> int:
         return max(1, math.ceil(self.windows.per_epoch * self.config.data.window / self.samples))
 
+    def heard(self, tokens: Tensor) -> Tensor:
+        """i(B L): what the model is given of a recording. In training with data.jitter, tokens with noise on them."""
+        jitter = self.config.data.jitter
+        if not (self.training and jitter):
+            return tokens
+        level = jitter * torch.rand(len(tokens), 1, device=tokens.device)
+        moved = tokens + (level * torch.randn(tokens.shape, device=tokens.device)).round().long()
+        return moved.clamp(0, self.model.config.vocab - 1)
+
     def logits(self, targets: Tensor) -> Tensor:
         """i(B L) -> f(B L V): each token predicted from those before it."""
-        return self.model(nn.functional.pad(targets[:, :-1], (1, 0), value=self.model.start_token))
+        return self.model(nn.functional.pad(self.heard(targets)[:, :-1], (1, 0), value=self.model.start_token))
 
     def carried_logits(self, targets: Tensor, before: Tensor) -> Tensor:
         """The same for the next window of every lane; before: i(B), the token before it or FRESH."""
@@ -80,7 +89,7 @@ class Training(pl.LightningModule):
             values = self.carried.to(state.values).masked_fill(fresh[:, None], 0)
             state = replace(state, values=values)
         first = before.masked_fill(fresh, self.model.start_token)[:, None]
-        logits, state = self.model.scan(torch.cat([first, targets[:, :-1].long()], dim=1), state)
+        logits, state = self.model.scan(torch.cat([first, self.heard(targets)[:, :-1].long()], dim=1), state)
         self.carried = state.values.detach()
         return logits
 

@@ -223,6 +223,24 @@ def test_windows_in_a_lane_are_one_sequence() -> None:
     assert not module.carried.requires_grad
 
 
+def test_jitter_is_on_what_is_heard_in_training_alone(folder: Path) -> None:
+    module = Training(settings(folder, data=DataConfig(folder, jitter=2.0)), tiny_model("s4d"), None, None)  # type: ignore[arg-type]
+    tokens = torch.full((64, 500), 128)
+    torch.manual_seed(0)
+    moved = (module.heard(tokens) - tokens).double()
+    assert moved.mean().abs() < 0.05
+    deviations = moved.std(dim=1)  # of every window, from 0 to 2
+    assert deviations.min() < 0.3
+    assert deviations.max() > 1.7
+    assert abs(deviations.mean() - 1.0) < 0.2
+    assert torch.equal(module.heard(torch.full((8, 50), 255)) > 255, torch.zeros(8, 50, dtype=torch.bool))
+
+    quiet = torch.randint(0, 256, (2, 64), dtype=torch.uint8)
+    assert not torch.equal(module.logits(quiet), module.logits(quiet))
+    module.eval()
+    assert torch.equal(module.heard(quiet), quiet)
+
+
 def test_carrying_runs_go_on_exactly(folder: Path) -> None:
     """Stopped at step 7 of 12; validation and clips on the way touch no lane."""
     data = DataConfig(folder, window=1024, batch=2, carry_state=True)
