@@ -1,15 +1,17 @@
-"""Models of the Hugging Face hub -> files on this machine, in the hub library's own cache; downloaded once."""
+"""Models and data sets of the Hugging Face hub -> files here, in the hub library's own cache; downloaded once."""
 
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sashimi.errors import UserError
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+_DATA_SET = re.compile(r"hf://datasets/([\w.-]+)/([\w.-]+?)(?:@([^/\s]+))?")
 # Of a repository's root: what a model is read from. Other forms of the same weights stay where they are.
 _WANTED = re.compile(
     r"(?:model(?:-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(?:generation_)?config\.json|README\.md|"
@@ -40,8 +42,7 @@ def folder(name: str) -> tuple[Path, str | None]:
         if not any(file.endswith(".safetensors") for file in wanted):
             raise UserError(_no_weights(name, [s.rfilename for s in info.siblings or []]))
         found = snapshot_download(name, allow_patterns=wanted, endpoint=os.environ.get("HF_ENDPOINT"))
-    licence = info.card_data.to_dict().get("license") if info.card_data else None
-    return Path(found), ", ".join(licence) if isinstance(licence, list) else licence
+    return Path(found), _licence(info)
 
 
 def file(name: str) -> Path:
@@ -57,6 +58,29 @@ def file(name: str) -> Path:
             raise
         except EntryNotFoundError:
             raise UserError(f"{repository} has no file {wanted}, and there is no {name} on this machine") from None
+
+
+def data_set(spec: str, patterns: list[str]) -> tuple[Path, str, str | None]:
+    """hf://datasets/OWNER/NAME[@REVISION] -> a folder with its files of these patterns, NAME, and its card's licence.
+
+    Raises UserError as `folder`.
+    """
+    from huggingface_hub import HfApi
+
+    found = _DATA_SET.fullmatch(spec)
+    if not found:
+        raise UserError(f"{spec} is not of the form hf://datasets/OWNER/NAME or ...@REVISION")
+    repository, revision = f"{found[1]}/{found[2]}", found[3]
+    with _errors(spec, "data set"):
+        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+        info = api.dataset_info(repository, revision=revision)
+        kept = api.snapshot_download(repository, repo_type="dataset", revision=info.sha, allow_patterns=patterns)
+    return Path(kept), found[2], _licence(info)
+
+
+def _licence(info: Any) -> str | None:
+    stated = info.card_data.to_dict().get("license") if info.card_data else None
+    return ", ".join(stated) if isinstance(stated, list) else stated
 
 
 def _no_weights(name: str, files: list[str]) -> str:
@@ -100,7 +124,7 @@ def _of_httpx(error: BaseException, name: str) -> bool:
 
 
 @contextmanager
-def _errors(name: str) -> Iterator[None]:
+def _errors(name: str, what: str = "model") -> Iterator[None]:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -108,6 +132,7 @@ def _errors(name: str) -> Iterator[None]:
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
     try:
@@ -115,11 +140,14 @@ def _errors(name: str) -> Iterator[None]:
     except GatedRepoError:
         raise UserError(
             f"{name} is gated: ask for access on its page at huggingface.co, then `hf auth login` or set HF_TOKEN; "
-            "or use a model that is open to all"
+            f"or use a {what} that is open to all"
         ) from None
+    except RevisionNotFoundError:
+        raise UserError(f"{name}: there is no such revision") from None
     except RepositoryNotFoundError:
+        here = "" if what == "data set" else "no folder here, and "
         raise UserError(
-            f"{name} is no folder here, and no model on the hub (or one that may only be read after `hf auth login`)"
+            f"{name} is {here}no {what} on the hub (or one that may only be read after `hf auth login`)"
         ) from None
     except HFValidationError:
         raise UserError(f"there is no {name}; give a folder, a .gguf file or a hub id as OWNER/NAME") from None
@@ -132,5 +160,5 @@ def _errors(name: str) -> Iterator[None]:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{name} could not be downloaded ({reason}); the same command goes on where it stopped. Without a network "
-            "give a folder or a .gguf file"
+            f"give a folder{'' if what == 'data set' else ' or a .gguf file'}"
         ) from None

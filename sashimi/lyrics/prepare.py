@@ -24,13 +24,13 @@ from rich.console import Console
 
 from sashimi.cli import reported_errors
 from sashimi.errors import UserError
-from sashimi.lyrics import dataset, languages, selection
+from sashimi.lyrics import dataset, hub, languages, selection
 from sashimi.lyrics.dataset import Song
 from sashimi.lyrics.duplicates import Near
 from sashimi.lyrics.report import Counts, Dropped, write
 from sashimi.lyrics.settings import Settings
 from sashimi.lyrics.songs import Unusable, song_of
-from sashimi.lyrics.sources import Damaged, Source, from_hub
+from sashimi.lyrics.sources import TABLES, Damaged, Source
 from sashimi.lyrics.spool import Spool
 from sashimi.progress import bar
 
@@ -54,7 +54,7 @@ def prepare(
     dataset.check_free(out)
     listed = selection.listed(splits) if splits else None
     if given.startswith("hf://"):
-        path, repository, stated = from_hub(given)
+        path, repository, stated = hub.data_set(given, [f"*{suffix}" for suffix in (*TABLES, ".txt")])
         licence, artist = licence or stated, artist or repository
     else:
         path = Path(given)

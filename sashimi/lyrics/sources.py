@@ -12,7 +12,6 @@ import codecs
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ NAMES = {  # of columns, in lower case; the first that a table has counts
     "identity": ("id",),
 }
 _STYLE = re.compile(r"in the style of (?P<artist>.+?)(?: in the genre of (?P<genre>.+?))?\.?\s*\Z", re.S)
-_HUB = re.compile(r"hf://datasets/([\w.-]+)/([\w.-]+?)(?:@([^/\s]+))?")
 _ABOUT_LIMIT = 300  # characters of a value that is kept beside a song
 
 
@@ -310,41 +308,3 @@ def _first(genres: Any) -> tuple[str | None, dict[str, Any]]:
     every = genres if isinstance(genres, list) else re.split(r"[;|]", _text(genres) or "")
     every = [str(genre).strip() for genre in every if str(genre).strip()]
     return (every[0] if every else None), ({"genres": every} if len(every) > 1 else {})
-
-
-def from_hub(spec: str) -> tuple[Path, str, str | None]:
-    """Downloads a data set of the hub. Returns its folder, NAME, and the licence that its card states.
-
-    Raises UserError for what does not exist or may not be read.
-    """
-    found = _HUB.fullmatch(spec)
-    if not found:
-        raise UserError(f"{spec} is not of the form hf://datasets/OWNER/NAME or ...@REVISION")
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    repository, revision = f"{found[1]}/{found[2]}", found[3]
-    try:
-        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-        info = api.dataset_info(repository, revision=revision)
-        patterns = [f"*{suffix}" for suffix in (*TABLES, ".txt")]
-        folder = api.snapshot_download(repository, repo_type="dataset", revision=info.sha, allow_patterns=patterns)
-    except GatedRepoError:
-        raise UserError(f"{spec} is gated: ask for access on its page, then `hf auth login` or set HF_TOKEN") from None
-    except RepositoryNotFoundError:
-        raise UserError(f"{spec} does not exist, or may only be read after `hf auth login`") from None
-    except RevisionNotFoundError:
-        raise UserError(f"{spec}: there is no revision {revision}") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{spec} could not be downloaded ({reason}); the same command goes on with it") from None
-    card = info.card_data.to_dict() if info.card_data else {}
-    licence = card.get("license")
-    return Path(folder), found[2], ", ".join(licence) if isinstance(licence, list) else licence
