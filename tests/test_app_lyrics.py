@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("gradio", reason="the app extra is not installed")
 pytest.importorskip("peft", reason="the lyrics extra is not installed")
-from lyrics_fixtures import tiny_llama as tiny_llama
 from test_app import until
 
 from app import lyrics as module

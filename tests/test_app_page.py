@@ -1,6 +1,7 @@
 """The page in a real browser. Skipped where there is none."""
 
 import base64
+import importlib.util
 import io
 import re
 import shutil
@@ -15,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile as sf
 from conftest import notes, tiny_model
-from lyrics_fixtures import tiny_llama as tiny_llama
 from test_app import m4a, until
 
 from sashimi import checkpoint
@@ -29,6 +29,7 @@ from app.server import App, start  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; apt install chromium")
+LYRICS = importlib.util.find_spec("peft") is not None  # the extra is installed
 RATE = 16000
 WAIT = 20_000  # ms, of whatever is waited for: the machine may be busy
 LOCAL = ("127.0.0.1", "localhost")
@@ -72,8 +73,9 @@ def engine(models: Models) -> Paced:
 
 
 @pytest.fixture(scope="module")
-def app(models: Models, engine: Paced, folder: Path, tiny_llama: Path) -> Iterator[App]:
-    running = start(models, folder / "files", lyrics=Lyrics(folder / "runs" / "lyrics", str(tiny_llama)))
+def app(models: Models, engine: Paced, folder: Path, request: pytest.FixtureRequest) -> Iterator[App]:
+    language_model = str(request.getfixturevalue("tiny_llama")) if LYRICS else None
+    running = start(models, folder / "files", lyrics=Lyrics(folder / "runs" / "lyrics", language_model))
     yield running
     running.close()
 
@@ -282,6 +284,7 @@ def test_it_fits_a_phone_and_has_names_for_all(opened: Any) -> None:
         assert not unnamed, name
 
 
+@pytest.mark.skipif(not LYRICS, reason="the lyrics extra is not installed")
 def test_lyrics_are_written_stopped_and_looked_into(opened: Any, tmp_path: Path) -> None:
     page = opened()
     tab(page, "Lyrics")

@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("py3langid")
 
-from lyrics_fixtures import tiny_llama, tiny_songs  # noqa: F401  fixtures
 
 from sashimi.errors import UserError
 from sashimi.lyrics import analyze, themes
@@ -31,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def adapter(tiny_llama: Path, tiny_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def adapter(tiny_llama: Path, tiny_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
     peft = pytest.importorskip("peft")
     from sashimi.lyrics.models import load
@@ -113,7 +112,7 @@ def test_a_model_is_asked_about_neutralised_text(
     file: Path,
     adapter: Path,
     monkeypatch: pytest.MonkeyPatch,
-    tiny_llama: Path,  # noqa: F811
+    tiny_llama: Path,
 ) -> None:
     from sashimi.lyrics import choice
     from sashimi.lyrics.models import load

@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 import torch
-from lyrics_fixtures import make_llama, tiny_llama  # noqa: F401  a fixture
+from lyrics_fixtures import make_llama
 
 from sashimi.errors import UserError
 from sashimi.lyrics import calibration, choice, prompts

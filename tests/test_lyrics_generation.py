@@ -7,14 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from lyrics_fixtures import tiny_llama as tiny_llama
 
 from sashimi.errors import UserError
-from sashimi.lyrics import models
-from sashimi.lyrics.generation import Sampling, Written, stream, write_many
-from sashimi.lyrics.models import Loaded
-from sashimi.lyrics.prompts import end_ids
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft", reason="the lyrics extra is not installed")
+from sashimi.lyrics import models  # noqa: E402
+from sashimi.lyrics.generation import Sampling, Written, stream, write_many  # noqa: E402
+from sashimi.lyrics.models import Loaded  # noqa: E402
+from sashimi.lyrics.prompts import end_ids  # noqa: E402
 
 TEXT = "não é só manhã, 日本語 ♫ 👩‍🎤\n\nfim"
 

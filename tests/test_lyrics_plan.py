@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from lyrics_fixtures import tiny_llama as tiny_llama
-from lyrics_fixtures import tiny_songs as tiny_songs
 from rich.console import Console
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from sashimi import cli
 from sashimi.errors import UserError
-from sashimi.lyrics import lora, plan, sizes
-from sashimi.lyrics.config import CONFIGS, Data, Lora, Model
-from sashimi.lyrics.plan import PlanSettings
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft", reason="the lyrics extra is not installed")
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+
+from sashimi.lyrics import lora, plan, sizes  # noqa: E402
+from sashimi.lyrics.config import CONFIGS, Data, Lora, Model  # noqa: E402
+from sashimi.lyrics.plan import PlanSettings  # noqa: E402
 
 GIB = 2**30
 

@@ -11,7 +11,6 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 pytest.importorskip("sklearn")
 
-from lyrics_fixtures import tiny_llama, tiny_songs  # noqa: F401  fixtures
 from rich.console import Console
 
 from sashimi.errors import UserError
@@ -24,7 +23,7 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny_llama: Path) -> Loaded:  # noqa: F811
+def loaded(tiny_llama: Path) -> Loaded:
     return load(str(tiny_llama), dtype="fp32")
 
 
@@ -33,7 +32,7 @@ def settings(data: Path, *asked: str, **changes: Any) -> UnderstandingSettings:
 
 
 @pytest.fixture(scope="module")
-def everything(loaded: Loaded, tiny_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:  # noqa: F811
+def everything(loaded: Loaded, tiny_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     out = tmp_path_factory.mktemp("out")
     return out, measure(loaded, loaded, settings(tiny_songs, batch=2), out, QUIET)
 
@@ -61,7 +60,7 @@ def test_the_table_has_models_baselines_and_goals(everything: tuple[Path, Any]) 
 
 def test_figures_of_a_model_that_is_known(
     loaded: Loaded,
-    tiny_songs: Path,  # noqa: F811
+    tiny_songs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -85,7 +84,7 @@ def test_figures_of_a_model_that_is_known(
     assert found["systems"][baselines.COMMONEST]["accuracy"] == 0.5
 
 
-def test_labels_of_the_card_are_what_is_asked_for(loaded: Loaded, tiny_songs: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_labels_of_the_card_are_what_is_asked_for(loaded: Loaded, tiny_songs: Path, tmp_path: Path) -> None:
     tuned = Loaded(loaded.model, loaded.tokenizer, loaded.base, None, {"labels": {"genre": ["folk", "rock"]}})
     found = measure(None, tuned, settings(tiny_songs, "artist", "genre", val_songs=0), tmp_path, QUIET)["tasks"]
     assert set(found) == {"genre"}
@@ -102,7 +101,7 @@ def test_overlap_by_hand() -> None:
     assert found["exact"] == pytest.approx(1 / 3)
 
 
-def test_baselines_find_what_words_tell(tiny_songs: Path) -> None:  # noqa: F811
+def test_baselines_find_what_words_tell(tiny_songs: Path) -> None:
     from sashimi.lyrics import dataset
 
     train = list(dataset.songs(tiny_songs, "train"))
@@ -114,7 +113,7 @@ def test_baselines_find_what_words_tell(tiny_songs: Path) -> None:  # noqa: F811
     assert baselines.closed(train, "artist", ["Nobody"], texts) == {}
 
 
-def test_errors(loaded: Loaded, tiny_songs: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_errors(loaded: Loaded, tiny_songs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to ask"):
         measure(None, None, settings(tiny_songs, "era"), tmp_path, QUIET)
     for wrong, said in (
@@ -128,7 +127,7 @@ def test_errors(loaded: Loaded, tiny_songs: Path, tmp_path: Path) -> None:  # no
 
 def test_as_the_evaluation_s_command_asks_for_it(
     loaded: Loaded,
-    tiny_songs: Path,  # noqa: F811
+    tiny_songs: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from lyrics_fixtures import make_llama
-from lyrics_fixtures import tiny_llama as tiny_llama
 
 from sashimi.errors import UserError
+
+pytest.importorskip("peft", reason="the lyrics extra is not installed")
 from sashimi.lyrics import models, trained, weights, write
 from sashimi.lyrics.prompts import Request
 
