@@ -20,7 +20,7 @@ ASKED = ["love of night", "rain", "a much longer prompt about the river and the 
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny_llama: Path) -> Loaded:  # noqa: F811
+def loaded(tiny_llama: Path) -> Loaded:
     return load(str(tiny_llama), dtype="fp32")
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +26,7 @@ from sashimi.errors import UserError
 from sashimi.lyrics import adapters, dataset, models
 from sashimi.lyrics import evaluate as evaluate_entry
 from sashimi.lyrics.before_after import write as write_page
-from sashimi.lyrics.config import CONFIGS
+from sashimi.lyrics.config import CONFIGS, Lora, TrainSettings
 from sashimi.lyrics.evaluation import Column, Results, evaluate, request
 from sashimi.lyrics.evaluation_settings import Base, EvaluateSettings, HeldOut, Similarity, Writing
 from sashimi.lyrics.measures import form
@@ -53,9 +53,10 @@ def make_adapter(folder: Path, base: Path, songs: Path, **card: Any) -> Path:
     values = {
         "task": "writing", "name": "tiny-adapter",
         "base": vars(loaded.base),
-        "data": {"name": "tiny", "content_hash": dataset.described(songs)["content_hash"]},
+        "data": {"name": "tiny", "licence": "public domain", "examples": {"train": 12, "val": 4},
+                 "content_hash": dataset.described(songs)["content_hash"]},
         "losses": [{"epoch": 0, "train": 6.0, "val": 6.1}, {"epoch": 1, "train": 5.0, "val": 5.2}],
-        "settings": {}, "metrics": {}, **card,
+        "settings": json.loads(json.dumps(asdict(TrainSettings(lora=Lora(r=4))), default=str)), "metrics": {}, **card,
     }  # fmt: skip
     adapters.save(folder, adapted, loaded.tokenizer, values)
     return folder

@@ -47,7 +47,7 @@ def run(tiny_llama: Path, tiny_songs: Path, tmp_path_factory: pytest.TempPathFac
 def test_the_end_of_a_song_is_learnt(tiny_llama: Path, tiny_songs: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     end = prompts.end_ids(tokenizer)[0]
-    found = examples.load(Data(path=tiny_songs), "writing", tokenizer, "train", None, "completion", 0)
+    found = examples.load(TrainSettings(data=Data(path=tiny_songs)), tokenizer, "train", None)
     assert len(found.rows) == 12
     assert (found.cut, found.dropped) == (0, 0)
     for row, song in zip(found.rows, examples.chosen(Data(path=tiny_songs), "train", None), strict=True):
@@ -63,7 +63,9 @@ def test_the_end_of_a_song_is_learnt(tiny_llama: Path, tiny_songs: Path) -> None
 
     batch = DataCollatorForLanguageModeling(pad_token_id=end)(found.rows[:4])
     assert ((batch["labels"] == end).sum(1) == 1).all()
-    whole = examples.load(Data(path=tiny_songs), "writing", tokenizer, "train", None, "all", 0)
+    whole = examples.load(
+        TrainSettings(data=Data(path=tiny_songs), training=Training(loss="all")), tokenizer, "train", None
+    )
     assert all(row["labels"] == row["input_ids"] for row in whole.rows)
 
 
@@ -71,15 +73,15 @@ def test_a_song_that_is_cut_learns_no_ending(tiny_llama: Path, tiny_songs: Path)
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     end = prompts.end_ids(tokenizer)[0]
     longest = Data(path=tiny_songs, max_tokens=90)
-    found = examples.load(longest, "writing", tokenizer, "train", None, "completion", 0)
+    found = examples.load(TrainSettings(data=longest), tokenizer, "train", None)
     assert found.cut > 0
     assert max(len(row["input_ids"]) for row in found.rows) == 90
-    uncut = examples.load(Data(path=tiny_songs), "writing", tokenizer, "train", None, "completion", 0)
+    uncut = examples.load(TrainSettings(data=Data(path=tiny_songs)), tokenizer, "train", None)
     for row, before in zip(found.rows, uncut.rows, strict=True):
         learnt = [label for label in row["labels"] if label != examples.IGNORED]
         assert (end in learnt) == (len(before["input_ids"]) <= 90)
     with pytest.raises(UserError, match=r"nothing in train\.jsonl that fits data\.max_tokens=32"):
-        examples.load(Data(path=tiny_songs, max_tokens=32), "writing", tokenizer, "train", None, "completion", 0)
+        examples.load(TrainSettings(data=Data(path=tiny_songs, max_tokens=32)), tokenizer, "train", None)
     answers = examples.encoded(tokenizer, [("a" * 500, "b"), ("c", "d")], 90, "completion", cut=False)
     assert (len(answers.rows), answers.dropped) == (1, 1), "an answer is never cut"
 
@@ -116,7 +118,7 @@ def test_a_run_learns_and_keeps_its_best(run: Path, tiny_llama: Path, tiny_songs
 def loss_of(loaded: models.Loaded, songs: Path) -> float:
     """The slow way: a song at a time, in plain words."""
     total, count = 0.0, 0
-    rows = examples.load(Data(path=songs), "writing", loaded.tokenizer, "val", None, "completion", 0).rows
+    rows = examples.load(TrainSettings(data=Data(path=songs)), loaded.tokenizer, "val", None).rows
     for row in rows:
         with torch.no_grad():
             logp = loaded.model(torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
