@@ -78,7 +78,7 @@ class Lyrics:
             return None
         return (
             f"There is no model to write with yet: no adapter in {self.runs}, and none was named. Train one with "
-            "python -m sashimi.lyrics.train (docs/lyrics.md), or start the app with --lyrics-model, a hub id, a "
+            "python -m sashimi.lyrics.train (docs/lyrics-training.md), or start the app with --lyrics-model, a hub id, a "
             "folder or a .gguf file."
         )
 
