@@ -78,8 +78,8 @@ class Lyrics:
             return None
         return (
             f"There is no model to write with yet: no adapter in {self.runs}, and none was named. Train one with "
-            "python -m sashimi.lyrics.train (docs/lyrics-training.md), or start the app with --lyrics-model, a hub id, a "
-            "folder or a .gguf file."
+            "python -m sashimi.lyrics.train (docs/lyrics-training.md), or start the app with --lyrics-model, a hub id, "
+            "a folder or a .gguf file."
         )
 
     def write(
