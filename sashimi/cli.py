@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -76,12 +77,21 @@ def reported_errors() -> Iterator[None]:
             raise
         message = str(error)
         if isinstance(error, ModuleNotFoundError):
-            message = (
-                f"the package {error.name} is not installed for {sys.executable}. Install with `make install`, "
-                "then enter the environment: source .venv/bin/activate"
-            )
+            message = f"the package {error.name} is not installed for {sys.executable}; {_installing(error.name or '')}"
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
+
+
+def _installing(package: str) -> str:
+    """How a missing package comes: by the companion's extra, which `make install` leaves out, or with the rest."""
+    try:
+        required = metadata.requires("sashimi-music") or []
+    except metadata.PackageNotFoundError:
+        required = []
+    name = package.replace("_", "-")
+    if any(re.match(rf"{re.escape(name)}\b(?!-).*extra == .lyrics.", line) for line in required):
+        return 'pip install -e ".[lyrics]"'
+    return "install with `make install`, then enter the environment: source .venv/bin/activate"
 
 
 # --- settings -----------------------------------------------------------------------------------------

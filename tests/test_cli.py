@@ -184,3 +184,11 @@ def test_what_needs_no_quotes_stays(argument: str) -> None:
 def test_lists_of_paths(value: str, paths: list[str]) -> None:
     (override,) = OverridesParser.create().parse_overrides([cli.quoted(f"x={value}", {"x": True})])
     assert [str(path) for path in override.value()] == paths
+
+
+def test_a_missing_package_of_the_companion_comes_with_its_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    for package, how in (("peft", 'pip install -e ".[lyrics]"'), ("torch", "make install")):
+        with pytest.raises(SystemExit), cli.reported_errors():
+            raise ModuleNotFoundError(name=package)
+        assert f"the package {package} is not installed" in (said := capsys.readouterr().err)
+        assert how in said

@@ -257,10 +257,6 @@ def main() -> None:
         try:
             settings = Settings(**{**arguments, "languages": tuple(code.lower() for code in arguments["languages"])})
             prepare(given, out, settings, **rest)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f'the package {error.name} is not installed for {sys.executable}; pip install -e ".[lyrics]"'
-            ) from None
         except KeyboardInterrupt:
             print("\nstopped; nothing was written", file=sys.stderr)
             raise

@@ -148,10 +148,6 @@ def main() -> None:
     with reported_errors():
         try:
             _run(given)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f'the package {error.name} is not installed for {sys.executable}; pip install -e ".[lyrics]"'
-            ) from None
         except KeyboardInterrupt:
             print(f"\nstopped{'; nothing was written to ' + str(given.out) if given.out else ''}", file=sys.stderr)
             raise
