@@ -1,4 +1,4 @@
-"""Writing and analysing lyrics for the page: one job at a time, in a thread of its own, which leaves music its cores.
+"""Writing and analysing lyrics for the page: one job at a time, whoever else asks waits.
 
 Knows nothing of pages. The companion (sashimi.lyrics) is imported when it is first asked for: it is an extra.
 """
