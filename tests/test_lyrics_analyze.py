@@ -1,6 +1,7 @@
 """What is said about a file, and how it is known; and clear words about files of which nothing can be said."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,6 +107,19 @@ def test_below_the_calibrated_threshold_it_is_not_sure(
     _, status, errors = run(capsys, file, "--adapter", adapter, "--calibration", calibration)
     assert status == 2
     assert "no calibration.json" in errors
+
+
+def test_an_adapter_brings_its_calibration_and_its_songs(adapter: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    """Whoever asks, the command line or a page."""
+    from sashimi.lyrics.models import load
+
+    own = Path(shutil.copytree(adapter, tmp_path / "adapter"))
+    fitted = {"artist": {"temperature": 1.0, "threshold": 0.999999}}
+    (own / "calibration.json").write_text(json.dumps({"tasks": fitted}), encoding="utf-8")
+    lines = {line.what: line for line in analyze.analyze(TEXT, load(str(tiny_llama), adapter=own, dtype="fp32"))}
+    assert "calibrated on held-out songs" in lines["Artist"].source
+    assert lines["Artist"].sure is False
+    assert "nearest by shared words" in lines["Similar songs"].source
 
 
 def test_a_model_is_asked_about_neutralised_text(

@@ -83,13 +83,13 @@ def analyze(
     loaded: "Loaded | None" = None,
     data: Path | None = None,
     language: str | None = None,
-    calibration: Mapping[str, Any] | None = None,
-    answers: Mapping[str, Sequence[str]] | None = None,
+    calibration: Path | None = None,
 ) -> list[Line]:
     """What can be said about a text, whoever wrote it down (it is cleaned first).
 
-    data: a set of songs, for similar ones; calibration: as `understanding_evaluation` writes it for this adapter;
-    answers: of the closed tasks, instead of those in the adapter's card.
+    data: a set of songs, for similar ones; None: those that the adapter learnt from. calibration: a file as
+    `understanding_evaluation` writes it for this adapter; None: calibration.json in its folder. Raises UserError for
+    either where it is damaged.
     """
     text = clean(text)
     identified, probability = languages.identify("\n".join(sung(text)))
@@ -98,23 +98,26 @@ def analyze(
         if language
         else Line("Language", languages.name(identified), f"identified by its letters, {probability:.0%}")
     ]
+    why = None
     if loaded is not None:
-        lines += _answered(text, loaded, calibration or {}, answers)
+        card = loaded.card or {}
+        lines += _answered(text, loaded, card, _calibration(calibration, loaded.adapter))
+        if data is None:
+            data, why = _trained_on(card)
     lines += _themes(text, language or identified)
     lines.append(Line("Form", str(style.measure(text)), style.SOURCE))
     if data is not None:
         lines += _similar(text, data)
+    elif why:
+        lines.append(Line("Similar songs", "left out", why))
     return lines
 
 
-def _answered(
-    text: str, loaded: "Loaded", calibration: Mapping[str, Any], answers: Mapping[str, Sequence[str]] | None
-) -> list[Line]:
+def _answered(text: str, loaded: "Loaded", card: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[Line]:
     from sashimi.lyrics import choice, prompts
     from sashimi.lyrics.calibration import softened
 
-    card = loaded.card or {}
-    known = answers or card.get("labels") or {}
+    known = card.get("labels") or {}
     taught = (card.get("settings") or {}).get("understanding", {}).get("tasks") or QUESTIONS
     shown = tasks.excerpts(text, Understanding(excerpts=1))[0]
     part = "" if shown == text else f"; it read the first {len(shown):,} characters"
@@ -160,6 +163,31 @@ def _similar(text: str, data: Path) -> list[Line]:
     return [Line("Similar songs", "; ".join(found) or "none shares a word", f"{neighbours.SOURCE} in {data.name}")]
 
 
+def _trained_on(card: Mapping[str, Any]) -> tuple[Path | None, str]:
+    """The data that an adapter learnt from, where it is still there and the same; else why not."""
+    path = ((card.get("settings") or {}).get("data") or {}).get("path")
+    if not path or not (Path(path) / dataset.DATASET).is_file():
+        return None, "the songs that the adapter learnt from are not here; name them with --data"
+    stated = (card.get("data") or {}).get("content_hash")
+    if stated and dataset.described(Path(path))["content_hash"] != stated:
+        return None, f"{path} has other songs now than the adapter learnt from; name a set with --data"
+    return Path(path), ""
+
+
+def _calibration(named: Path | None, adapter: Path | None) -> Mapping[str, Any]:
+    """That of a file, or the adapter's own; empty where it has none."""
+    path = named or (adapter and adapter / "calibration.json")
+    if path is None or (named is None and not path.is_file()):
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for fitted in found["tasks"].values():
+            float(fitted["temperature"]), fitted["threshold"]
+        return dict(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no calibration.json of an evaluation ({error!r})") from None
+
+
 # --- the command line ---------------------------------------------------------------------------------
 
 
@@ -171,25 +199,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         language = settings.language and languages.code(settings.language)
         if settings.language and not language:
             raise UserError(f"unknown language {settings.language}; give a code as en, pt, es")
-        loaded, answers, data = None, None, settings.data
-        why_no_songs = "no --data was given"
+        loaded = None
         if settings.adapter:
             from sashimi.lyrics import adapters, models
 
             card = adapters.read(settings.adapter)
             if card["task"] != "understanding":
                 raise UserError(f"{settings.adapter} was trained for {card['task']}, not for understanding")
-            own, why_no_songs = _trained_on(card)
-            answers = card.get("labels") or (tasks.labels(own) if own else None)
-            data = data or own
             name = settings.model or card["base"]["name"]
             console.print(f"loading {name}")
             loaded = models.load(name, adapter=settings.adapter, quantise=settings.quantise, dtype=settings.dtype)
         elif settings.model:
             raise UserError("--model needs --adapter: its training data say which artists and genres there are")
-        lines = analyze(text, loaded, data, language, _calibration(settings), answers)
-        if data is None:
-            lines.append(Line("Similar songs", "left out", why_no_songs))
+        lines = analyze(text, loaded, settings.data, language, settings.calibration)
+        if loaded is None and settings.data is None:
+            lines.append(Line("Similar songs", "left out", "no --data was given"))
         _show(lines)
         if settings.json:
             with finished(settings.json) as partial:
@@ -211,30 +235,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", default="auto", choices=("auto", "bf16", "fp16", "fp32"))
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all of it there too")
     return parser
-
-
-def _trained_on(card: Mapping[str, Any]) -> tuple[Path | None, str]:
-    """The data that an adapter learnt from, where it is still there and the same; else why not."""
-    path = ((card.get("settings") or {}).get("data") or {}).get("path")
-    if not path or not (Path(path) / dataset.DATASET).is_file():
-        return None, "the songs that the adapter learnt from are not here; name them with --data"
-    stated = (card.get("data") or {}).get("content_hash")
-    if stated and dataset.described(Path(path))["content_hash"] != stated:
-        return None, f"{path} has other songs now than the adapter learnt from; name a set with --data"
-    return Path(path), ""
-
-
-def _calibration(settings: argparse.Namespace) -> Mapping[str, Any] | None:
-    path = settings.calibration or (settings.adapter and settings.adapter / "calibration.json")
-    if not path or (not settings.calibration and not path.is_file()):
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for fitted in found["tasks"].values():
-            float(fitted["temperature"]), fitted["threshold"]
-        return dict(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no calibration.json of an evaluation ({error!r})") from None
 
 
 def _show(lines: Sequence[Line]) -> None:
