@@ -97,7 +97,7 @@ class Lyrics:
         settings = Sampling(**sampling)
         if not str(asked.get("title") or "").strip():
             raise UserError("give the song a title first")
-        request = Request(**{**asked, "language": write.language_code(str(asked.get("language") or "en"))})
+        request = Request(**{**asked, "language": str(asked.get("language") or "en")})
         ticket = object()
         text, began = "", 0.0
         try:

@@ -178,7 +178,7 @@ def test_errors_of_the_command_line(
     file: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, said in (
-        (["--model", "x"], "needs --adapter"), (["--language", "xx"], "unknown language xx"),
+        (["--model", "x"], "needs --adapter"), (["--language", "xx"], "unknown language 'xx'"),
         (["--adapter", tmp_path], "no adapter"), (["--data", tmp_path], "not a set of lyrics"),
     ):  # fmt: skip
         _, status, errors = run(capsys, file, *arguments)

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from sashimi.lyrics import models, prompts, weights  # noqa: E402
+from sashimi.lyrics import models, prompts, sizes, weights  # noqa: E402
 
 
 @pytest.fixture
@@ -234,6 +234,16 @@ def test_hub(hub: Server, tiny_llama: Path) -> None:
     hub.pages.clear()
     hub.pages["/api/models/ann/llama"] = Page(b"", status=503)
     assert models.load("ann/llama").base.fingerprint == loaded.base.fingerprint, "from the cache"
+
+
+def test_the_config_alone_is_downloaded_to_plan(hub: Server) -> None:
+    assert sizes.config_of("ann/llama").model_type == "llama"
+    assert [path for path in hub.paths() if "resolve" in path][-1].endswith("/config.json")
+    assert not [path for path in hub.paths() if path.endswith(".safetensors")]
+    refused = {"X-Error-Code": "GatedRepo", "X-Error-Message": "ask first"}
+    hub.pages["/ann/gated/resolve/main/config.json"] = Page(b"{}", "application/json", status=403, headers=refused)
+    with pytest.raises(UserError, match=r"ann/gated\S* is gated: ask for access .*HF_TOKEN"):
+        sizes.config_of("ann/gated")
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ def test_another_encoding_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"languages": ("xx",)}, "unknown language xx"),
+        ({"languages": ("xx",)}, "unknown language 'xx'"),
         ({"held_out": 0.6}, "share held out"),
         ({"near": 0.1}, "--near"),
         ({"min_chars": 90, "max_chars": 80}, "characters"),

@@ -36,7 +36,7 @@ def test_instruction_says_what_is_asked() -> None:
         ({"title": "  "}, "the title is empty"),
         ({"title": "x" * 5000}, "the title has 5,000 characters; at most 200"),
         ({"title": "x", "first_line": "y" * 201}, "the first line has 201 characters"),
-        ({"title": "x", "language": "xx"}, "unknown language xx"),
+        ({"title": "x", "language": "xx"}, "unknown language 'xx'"),
     ],
 )
 def test_what_cannot_be_asked(values: dict[str, str], said: str) -> None:

@@ -196,9 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with reported_errors():
         console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
         text = read(settings.file, settings.encoding)
-        language = settings.language and languages.code(settings.language)
-        if settings.language and not language:
-            raise UserError(f"unknown language {settings.language}; give a code as en, pt, es")
+        language = settings.language and languages.required(settings.language)
         loaded = None
         if settings.adapter:
             from sashimi.lyrics import adapters, models

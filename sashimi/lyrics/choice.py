@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sashimi.errors import UserError
 from sashimi.lyrics import prompts as prompts_of
-from sashimi.lyrics.models import Loaded
+from sashimi.lyrics.models import Loaded, check_figures
 from sashimi.progress import Update
 
 _LOGITS = 2**28  # bytes of logits that may be held at once; a batch is made smaller for it
@@ -149,11 +149,10 @@ class _Tree:
 def _scores(loaded: Loaded, rows: list[list[int]], tree: _Tree) -> list[NDArray[np.float64]]:
     model, device, n = loaded.model, loaded.model.device, len(tree.tokens)
     longest = max(map(len, rows))
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     deepest = longest + int(tree.depths.max()) + 1
-    if most and deepest > most:
+    if loaded.context and deepest > loaded.context:
         raise UserError(
-            f"the prompt and an answer have {deepest} tokens, and the model reads {most} at most; shorten it"
+            f"the prompt and an answer have {deepest} tokens, and the model reads {loaded.context} at most; shorten it"
         )
     ids = torch.tensor([[0] * (longest - len(row)) + row + tree.tokens for row in rows])
     padding = torch.tensor([longest - len(row) for row in rows])[:, None]
@@ -171,15 +170,11 @@ def _scores(loaded: Loaded, rows: list[list[int]], tree: _Tree) -> list[NDArray[
     )  # fmt: skip
     logits = out.logits if out.logits.dtype == torch.float64 else out.logits.float()  # (B N+1 V)
     total = logits.logsumexp(dim=-1)  # (B N+1)
+    check_figures(total)
     ended = (logits[..., tree.ends].logsumexp(dim=-1) - total).double().cpu()
     places = torch.tensor([place for path in tree.paths for place, _ in path], device=device)
     tokens = torch.tensor([token for path in tree.paths for _, token in path], device=device)
     steps = (logits[:, places, tokens] - total[:, places]).double().cpu()
-    if not bool(torch.isfinite(total).all()):
-        raise UserError(
-            "the model's figures are not numbers: its weights or its adapter are damaged, or need another dtype "
-            "than they have (bf16 or fp32 in place of fp16)"
-        )
     sums = torch.stack([part.sum(dim=1) for part in steps.split([len(path) for path in tree.paths], dim=1)], dim=1)
     return list((sums + ended[:, tree.lasts]).numpy())
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from sashimi.errors import UserError
-from sashimi.lyrics.models import Loaded
+from sashimi.lyrics.models import Loaded, check_figures
 from sashimi.lyrics.prompts import end_ids, ids
 from sashimi.progress import Update
 
@@ -182,7 +182,7 @@ def _rows(loaded: Loaded, prompts: list[str], sampling: Sampling, first: int) ->
     longest = max(map(len, asked))
     if not all(asked):
         raise UserError("the prompt is empty")
-    limit = _room(model, longest, sampling.max_tokens)
+    limit = _room(loaded, longest, sampling.max_tokens)
     ends = set(end_ids(tokenizer))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends)
     rows = torch.tensor([[pad] * (longest - len(row)) + row for row in asked], device=model.device)
@@ -241,11 +241,7 @@ class _Chances:
     @torch.inference_mode()
     def draw(self, rows: Tensor, logits: Tensor, draws: list[torch.Generator]) -> list[int]:
         """rows: i(B L) all tokens so far; logits: f32(B V) -> a token of every row."""
-        if not bool(logits.isfinite().any(dim=-1).all()) or bool(logits.isnan().any()):
-            raise UserError(
-                "the model's figures are not numbers: its weights or its adapter are damaged, or need another dtype "
-                "than they have (bf16 or fp32 in place of fp16)"
-            )
+        check_figures(logits.logsumexp(dim=-1))
         size = min(logits.shape[-1], len(self.never))
         logits[:, :size].masked_fill_(self.never[:size], -torch.inf)
         logits[:, size:] = -torch.inf  # rows of the embedding that no token has
@@ -276,9 +272,9 @@ def _never(tokenizer: Any, ends: set[int], device: Any) -> Tensor:
     return never.to(device)
 
 
-def _room(model: Any, prompt: int, wanted: int) -> int:
+def _room(loaded: Loaded, prompt: int, wanted: int) -> int:
     """Tokens that may be written after a prompt of so many."""
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or prompt + wanted
+    most = loaded.context or prompt + wanted
     if prompt >= most:
         raise UserError(f"the prompt has {prompt} tokens, and the model reads {most} at most; shorten it")
     return min(wanted, most - prompt)

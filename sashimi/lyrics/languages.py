@@ -3,8 +3,11 @@
 Identified by py3langid: a model of 5 MB inside the package, nothing is downloaded.
 """
 
+import difflib
 from functools import cache
 from typing import Any
+
+from sashimi.errors import UserError
 
 UNKNOWN = "und"  # undetermined, as ISO 639-2 has it
 ENOUGH = 600  # characters; more are not better, only slower
@@ -44,6 +47,16 @@ def code(stated: str | None) -> str | None:
         return None if _CODES[word] == UNKNOWN else _CODES[word]
     short = word.replace("_", "-").split("-")[0]
     return short if short in NAMES and short != UNKNOWN else None
+
+
+def required(given: str) -> str:
+    """`code` of what a person gave. Raises UserError, which names a language that is spelt alike."""
+    found = code(given)
+    if found is None:
+        near = difflib.get_close_matches(given.strip().casefold(), [n.casefold() for n in NAMES.values()], n=1)
+        hint = f"did you mean {_CODES[near[0]]} ({name(_CODES[near[0]])})?" if near else "give a code as en, pt, es"
+        raise UserError(f"unknown language {given[:40]!r}; {hint}")
+    return found
 
 
 def name(language: str) -> str:

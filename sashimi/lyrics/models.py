@@ -28,6 +28,21 @@ class Loaded:
     adapter: Path | None = None
     card: dict[str, Any] | None = None
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model reads at most; None where its config states none."""
+        found = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(found) if found else None
+
+
+def check_figures(totals: torch.Tensor) -> None:
+    """totals: f(...) of every row of logits its logsumexp. Raises UserError where that is no number."""
+    if not bool(totals.isfinite().all()):
+        raise UserError(
+            "the model's figures are not numbers: its weights or its adapter are damaged, or need another dtype than "
+            "they have (bf16 or fp32 in place of fp16)"
+        )
+
 
 def load(
     name: str,

@@ -60,7 +60,7 @@ def score(
 
 def _one(loaded: Loaded, prompt: str, text: str) -> Scored:
     asked = ids(loaded.tokenizer, prompt)
-    most = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    most = loaded.context
     answer = ids(loaded.tokenizer, text)
     while most and len(asked) + len(answer) > most and "\n" in text:
         text = text.rpartition("\n")[0].rstrip()

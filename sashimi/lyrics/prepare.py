@@ -255,7 +255,7 @@ def main() -> None:
     rest = {name: arguments.pop(name) for name in ("licence", "encoding", "artist", "splits")}
     with reported_errors():
         try:
-            settings = Settings(**{**arguments, "languages": tuple(code.lower() for code in arguments["languages"])})
+            settings = Settings(**{**arguments, "languages": tuple(arguments["languages"])})
             prepare(given, out, settings, **rest)
         except KeyboardInterrupt:
             print("\nstopped; nothing was written", file=sys.stderr)

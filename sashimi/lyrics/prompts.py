@@ -40,10 +40,7 @@ class Request:
             object.__setattr__(self, name, text)
         if self.title is None and self.first_line is None:
             raise UserError("the title is empty; give one, or a first line")
-        known = languages.code(self.language)
-        if known is None:
-            raise UserError(f"unknown language {self.language}; give a code as en, pt, es")
-        object.__setattr__(self, "language", known)
+        object.__setattr__(self, "language", languages.required(self.language))
 
 
 def instruction(request: Request) -> str:

@@ -11,7 +11,7 @@ LONGEST_ORDINARY = 8000  # characters; a rap of six minutes has some 6,000
 @dataclass(frozen=True)
 class Settings:
     """
-    languages   codes to keep; empty keeps all
+    languages   codes or names of those to keep; empty keeps all
     min_chars, max_chars, min_lines   of a prepared text
     per_artist  songs at most of one artist; songs: in all, a stratified sample by language and genre
     even        as many songs of every genre as there are, rather than in proportion
@@ -31,9 +31,9 @@ class Settings:
     near: float = 0.5
 
     def __post_init__(self) -> None:
-        for given in self.languages:
-            if given not in languages.NAMES:
-                raise UserError(f"unknown language {given}; give codes as en, pt, es")
+        object.__setattr__(
+            self, "languages", tuple(g if g == languages.UNKNOWN else languages.required(g) for g in self.languages)
+        )
         if not 0 < self.held_out < 0.5:
             raise UserError(f"the share held out is {self.held_out:g}; it must lie between 0 and 0.5")
         if not 0.2 <= self.near <= 1:

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sashimi.errors import UserError
-from sashimi.lyrics import lora
+from sashimi.lyrics import hub, lora, weights
 from sashimi.lyrics.config import Lora
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -34,14 +34,12 @@ def config_of(name: str) -> Any:
     Raises UserError where there is none.
     """
     path = Path(name).expanduser()
-    if not name.endswith(".gguf") and not path.is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-        raise UserError(f"there is no {name}; give a folder, a .gguf file or a hub id as OWNER/NAME")
-    if name.endswith(".gguf") and not path.is_file():
-        raise UserError(f"there is no {name}")
+    if not path.exists():
+        path = hub.file(f"{weights.hub_id(name)}/config.json").parent
     try:
-        if name.endswith(".gguf"):
+        if path.is_file():
             return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-        return AutoConfig.from_pretrained(path if path.is_dir() else name, trust_remote_code=False)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         said = " ".join(str(error).split())[:300]
         raise UserError(f"the config of {name} cannot be read: {said}") from None

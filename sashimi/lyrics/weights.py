@@ -61,11 +61,16 @@ def find(name: str) -> Files:
         return _folder(name, path)
     if path.exists():
         raise UserError(f"{name} is a file, but no .gguf; give a folder, a .gguf file or a hub id")
-    if name.count("/") != 1 or path.is_absolute() or name.startswith((".", "~")):
-        raise UserError(f"there is no {name}; give a folder, a .gguf file or a hub id as OWNER/NAME")
     from sashimi.lyrics import hub
 
-    return _folder(name, *hub.folder(name))
+    return _folder(name, *hub.folder(hub_id(name)))
+
+
+def hub_id(name: str) -> str:
+    """The same, where it has the form of a hub id. Raises UserError: for it is nothing on this machine either."""
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".gguf"):
+        raise UserError(f"there is no {name}; give a folder, a .gguf file or a hub id as OWNER/NAME")
+    return name
 
 
 def _gguf(name: str, path: Path) -> Files:

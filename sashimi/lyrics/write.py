@@ -6,7 +6,6 @@ same text again; text 2 of --copies is text 1 of the next seed. Exit status: 0, 
 """
 
 import argparse
-import difflib
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -60,17 +59,6 @@ def choose(model: str | None, adapter: Path | None, language: str, runs: Path) -
             "python -m sashimi.lyrics.train, or give a --model to use as it is"
         )
     return Choice(found.base, found.path, f"writing with {found.path}, the newest for {languages.name(language)}")
-
-
-def language_code(given: str) -> str:
-    """The code of a language by its code or name. Raises UserError, naming the nearest."""
-    code = languages.code(given)
-    if code is None:
-        known = {key: key for key in languages.NAMES} | {n.casefold(): key for key, n in languages.NAMES.items()}
-        near = difflib.get_close_matches(given.casefold(), known, n=1, cutoff=0.5)
-        hint = f"did you mean {known[near[0]]} ({languages.name(known[near[0]])})?" if near else "give a code as en, pt"
-        raise UserError(f"unknown language {given[:40]!r}; {hint}")
-    return code
 
 
 def asked(loaded: "Loaded", request: "Request") -> str:
@@ -159,7 +147,7 @@ def _run(given: argparse.Namespace) -> None:
     from sashimi.lyrics.prompts import Request
 
     sampling = Sampling(given.temperature, given.top_p, given.length, given.seed, given.repetition_penalty)
-    language = language_code(given.language)
+    language = languages.required(given.language)
     if not given.title.strip():
         raise UserError("the title is empty")
     request = Request(given.title, language, given.artist, given.genre, given.first_line)
