@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from sashimi import audio
 from sashimi.clips import CHECKPOINT_SETTINGS, OUTPUT_SETTINGS
 from sashimi.codec import Tokens
-from sashimi.config import GenerateConfig, SamplingConfig, plain
+from sashimi.config import GenerateConfig, SamplingConfig
 from sashimi.files import finished
+from sashimi.settings import plain
 
 if TYPE_CHECKING:
     from app.models import Loaded

@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sashimi.codec import Codec, Tokens
-from sashimi.config import CodecConfig, build
+from sashimi.config import CodecConfig
 from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.generation import bits_per_byte
 from sashimi.model import State
+from sashimi.settings import build
 
 BINS = 20  # means of bits per sample in a second
 STATE_SECONDS = 2  # between two saved states

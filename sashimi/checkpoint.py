@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sashimi import __version__
-from sashimi.config import CodecConfig, ModelConfig, build
+from sashimi.config import CodecConfig, ModelConfig
 from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.model import SaShiMi
+from sashimi.settings import build
 
 FORMAT, FORMAT_VERSION = "sashimi-checkpoint", 1
 BEST = "best.safetensors"  # what a run directory means as a checkpoint

@@ -22,12 +22,13 @@ from rich.console import Console
 from sashimi import __version__, audio, checkpoint, generation
 from sashimi.checkpoint import LoadedModel, Metadata
 from sashimi.codec import Codec, Tokens
-from sashimi.config import GenerateConfig, SamplingConfig, build, plain
+from sashimi.config import GenerateConfig, SamplingConfig
 from sashimi.engines import make_engine
 from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.generation import Block
 from sashimi.progress import bar, stop_on_interrupt
+from sashimi.settings import build, plain
 
 METADATA, TABLE = "metadata.json", "samples.csv"
 # Settings that change where and how clips are written, not what they are.

@@ -1,14 +1,13 @@
 """What can be set, as dataclasses. YAML files and command lines become these at the entry points."""
 
-import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from sashimi.errors import UserError
+from sashimi.settings import at_least, build, one_of
 
 LAYER_KINDS = ("s4", "s4d")
 INITS = ("legs", "lin", "inv")
@@ -20,17 +19,8 @@ BACKENDS = (*SCANS, *KERNELS)
 ENGINES = ("native", "eager")
 SPLITS = ("train", "val", "test")
 DISCRETIZATIONS = ("zoh", "bilinear")
-KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
-
-def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name}={value} is not one of {', '.join(map(str, choices))}")
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise UserError(f"{name}={value} must be at least {least}")
+T = TypeVar("T")
 
 
 @dataclass
@@ -56,17 +46,17 @@ class LayerConfig:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        _one_of("model.layer.kind", self.kind, LAYER_KINDS)
-        _one_of("model.layer.init", self.init, INITS if self.kind == "s4d" else ("legs",))
-        _one_of("model.layer.dt_transform", self.dt_transform, DT_TRANSFORMS)
-        _one_of("model.layer.backend", self.backend, ("auto", *BACKENDS))
+        one_of("model.layer.kind", self.kind, LAYER_KINDS)
+        one_of("model.layer.init", self.init, INITS if self.kind == "s4d" else ("legs",))
+        one_of("model.layer.dt_transform", self.dt_transform, DT_TRANSFORMS)
+        one_of("model.layer.backend", self.backend, ("auto", *BACKENDS))
         if self.discretization is None:
             self.discretization = "zoh" if self.kind == "s4d" else "bilinear"
         choices = DISCRETIZATIONS if self.kind == "s4d" else ("bilinear",)
-        _one_of("model.layer.discretization", self.discretization, choices)
+        one_of("model.layer.discretization", self.discretization, choices)
         if not 0 < self.dt_min <= self.dt_max:
             raise UserError(f"model.layer.dt_min={self.dt_min} and dt_max={self.dt_max}: need 0 < dt_min <= dt_max")
-        _at_least("model.layer.n_ssm", self.n_ssm, 1)
+        at_least("model.layer.n_ssm", self.n_ssm, 1)
 
 
 @dataclass
@@ -95,9 +85,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_layers", "expand"):
-            _at_least(f"model.{name}", getattr(self, name), 1)
-        _at_least("model.ff", self.ff, 0)
-        _at_least("model.vocab", self.vocab, 2)
+            at_least(f"model.{name}", getattr(self, name), 1)
+        at_least("model.ff", self.ff, 0)
+        at_least("model.vocab", self.vocab, 2)
         if self.d_state < 2 or self.d_state % 2:
             raise UserError(f"model.d_state={self.d_state} must be even and at least 2")
         if not 0 <= self.dropout < 1:
@@ -126,13 +116,13 @@ class CodecConfig:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        _one_of("codec.law", self.law, ("mu-law", "linear"))
-        _one_of("codec.normalize", self.normalize, ("none", "window"))
+        one_of("codec.law", self.law, ("mu-law", "linear"))
+        one_of("codec.normalize", self.normalize, ("none", "window"))
         if not 2 <= self.bits <= 8:
             raise UserError(f"codec.bits={self.bits} must be 2 to 8: a token is one byte")
-        _at_least("codec.rate", self.rate, 1)
+        at_least("codec.rate", self.rate, 1)
         if self.window is not None:
-            _at_least("codec.window", self.window, 1)
+            at_least("codec.window", self.window, 1)
 
 
 @dataclass
@@ -153,8 +143,8 @@ class SamplingConfig:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least("temp", self.temp, 0)
-        _at_least("top_k", self.top_k, 0)
+        at_least("temp", self.temp, 0)
+        at_least("top_k", self.top_k, 0)
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p={self.top_p} must be above 0 and at most 1")
         for name in ("min_p", "floor"):
@@ -177,12 +167,12 @@ class EngineConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        _one_of("engine.name", self.name, ENGINES)
-        _one_of("engine.precision", self.precision, (None, "fp32", "bf16"))
+        one_of("engine.name", self.name, ENGINES)
+        one_of("engine.precision", self.precision, (None, "fp32", "bf16"))
         if self.name == "eager" and self.precision == "bf16":
             raise UserError(f"engine.precision={self.precision} needs engine.name=native")
         if self.threads is not None:
-            _at_least("engine.threads", self.threads, 1)
+            at_least("engine.threads", self.threads, 1)
 
 
 @dataclass
@@ -209,9 +199,9 @@ class DataConfig:
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least("data.window", self.window, 2)
-        _at_least("data.jitter", self.jitter, 0)
-        _at_least("data.batch", self.batch, 1)
+        at_least("data.window", self.window, 2)
+        at_least("data.jitter", self.jitter, 0)
+        at_least("data.batch", self.batch, 1)
         if self.carry_state and self.also:
             raise UserError("data.carry_state=true walks through one data set: leave out data.also")
         if self.weights is None:
@@ -253,7 +243,7 @@ class OptimizerConfig:
         for name in ("lr", "ssm_lr"):
             if not getattr(self, name) > 0:
                 raise UserError(f"optimizer.{name}={getattr(self, name)} must be above 0")
-        _at_least("optimizer.weight_decay", self.weight_decay, 0)
+        at_least("optimizer.weight_decay", self.weight_decay, 0)
 
 
 @dataclass
@@ -271,9 +261,9 @@ class SchedulerConfig:
     factor: float = 0.2
 
     def __post_init__(self) -> None:
-        _one_of("scheduler.name", self.name, ("plateau", "cosine", "constant"))
-        _at_least("scheduler.warmup", self.warmup, 0)
-        _at_least("scheduler.patience", self.patience, 0)
+        one_of("scheduler.name", self.name, ("plateau", "cosine", "constant"))
+        at_least("scheduler.warmup", self.warmup, 0)
+        at_least("scheduler.patience", self.patience, 0)
         if not 0 < self.factor < 1:
             raise UserError(f"scheduler.factor={self.factor} must be above 0 and below 1")
 
@@ -332,13 +322,13 @@ class TrainerConfig:
             "accumulate",
         ):
             if getattr(self, name) is not None:
-                _at_least(f"trainer.{name}", getattr(self, name), 1)
-        _at_least("trainer.devices", self.devices, 1)
-        _at_least("trainer.sample_seconds", self.sample_seconds, 0.01)
-        _at_least("trainer.gradient_clip", self.gradient_clip, 0)
+                at_least(f"trainer.{name}", getattr(self, name), 1)
+        at_least("trainer.devices", self.devices, 1)
+        at_least("trainer.sample_seconds", self.sample_seconds, 0.01)
+        at_least("trainer.gradient_clip", self.gradient_clip, 0)
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"trainer.ema={self.ema} must be above 0 and below 1")
-        _one_of("trainer.precision", self.precision, ("32-true", "bf16-mixed"))
+        one_of("trainer.precision", self.precision, ("32-true", "bf16-mixed"))
 
 
 @dataclass
@@ -394,15 +384,15 @@ class GenerateConfig(SamplingConfig, ExperimentConfig):
         SamplingConfig.__post_init__(self)
         ExperimentConfig.__post_init__(self)
         if self.dt_transform is not None:
-            _one_of("dt_transform", self.dt_transform, DT_TRANSFORMS)
+            one_of("dt_transform", self.dt_transform, DT_TRANSFORMS)
         for name in ("n_samples", "n_reps", "n_batch", "l_sample"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
+                at_least(name, getattr(self, name), 1)
         for name in ("n_free", "l_prefix", "prompt_start"):
-            _at_least(name, getattr(self, name), 0)
-        _one_of("split", self.split, SPLITS)
-        _one_of("format", self.format, ("wav", "flac"))
-        _one_of("keep", self.keep, ("all", "middle"))
+            at_least(name, getattr(self, name), 0)
+        one_of("split", self.split, SPLITS)
+        one_of("format", self.format, ("wav", "flac"))
+        one_of("keep", self.keep, ("all", "middle"))
         if self.prompt_end is not None and self.prompt_end <= self.prompt_start:
             raise UserError(f"prompt_end={self.prompt_end} must be after prompt_start={self.prompt_start}")
         if self.l_prefix and self.prompt:
@@ -436,11 +426,11 @@ class EvaluationConfig:
     yardstick_minutes: float | None = 120.0
 
     def __post_init__(self) -> None:
-        _at_least("evaluation.window", self.window, 1)
-        _at_least("evaluation.yardstick_minutes", self.yardstick_minutes or 0, 0)
-        _at_least("evaluation.batch", self.batch, 1)
+        at_least("evaluation.window", self.window, 1)
+        at_least("evaluation.yardstick_minutes", self.yardstick_minutes or 0, 0)
+        at_least("evaluation.batch", self.batch, 1)
         for split in self.splits:
-            _one_of("evaluation.splits", split, SPLITS)
+            one_of("evaluation.splits", split, SPLITS)
 
 
 @dataclass
@@ -465,12 +455,12 @@ class SurvivalConfig(SamplingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("clips", "continued"):
-            _at_least(f"survival.{name}", getattr(self, name), 0)
+            at_least(f"survival.{name}", getattr(self, name), 0)
         if not self.clips + self.continued:
             raise UserError("survival.clips=0 and survival.continued=0 leave nothing to play; raise one")
         if not self.prompt > 0:
             raise UserError(f"survival.prompt={self.prompt} must be above 0; for none set survival.continued=0")
-        _at_least("survival.seconds", self.seconds, 8)
+        at_least("survival.seconds", self.seconds, 8)
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -492,59 +482,7 @@ class EvaluateConfig(ExperimentConfig):
     save_dir: Path | None = None
 
 
-T = TypeVar("T")
-
-
-def plain(value: Any) -> Any:
-    """Settings as YAML and JSON hold them, paths absolute: what `build` takes back."""
-    if isinstance(value, dict):
-        return {key: plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return str(value.resolve()) if isinstance(value, Path) else value
-
-
-def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """A dataclass from nested plain values (YAML, JSON). `where` is the dotted prefix that errors name.
-
-    Raises UserError for an unknown key and for a value of the wrong type, and what the class itself raises.
-    """
-    hints, known = get_type_hints(cls), {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {where}{nearest[0]}?" if nearest else f"; known here: {', '.join(sorted(known))}"
-            raise UserError(f"unknown setting {where}{key}{hint}")
-    return cls(**{key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()})
-
-
 def build_settings(cls: type[T], composed: Mapping[str, Any]) -> T:
     """`build` for an entry point's composed settings: what only training reads is left out elsewhere."""
     unread = TRAINING_ONLY - {f.name for f in fields(cls)}  # type: ignore[arg-type]
     return build(cls, {key: value for key, value in composed.items() if key not in unread})
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if value is None:
-        if NoneType in options:
-            return None
-        raise UserError(f"{name} must not be null")
-    kind = next(option for option in options if option is not NoneType)
-    if is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{name}={value} must be a group of settings, as in {name}.KEY=VALUE")
-        return build(kind, value, f"{name}.")  # type: ignore[arg-type]
-    if get_origin(kind) is list:
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{name}={value} must be a list, as in {name}=[A,B]")
-        return [_convert(get_args(kind)[0], item, f"{name}[{i}]") for i, item in enumerate(value)]
-    if kind is Path and isinstance(value, str | Path):
-        return Path(value).expanduser()
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # a name that looks like a number
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{name}={value} must be {KIND_NAMES.get(kind, kind.__name__)}")
-    return value

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sashimi import rollout_plots, survival
-from sashimi.config import EvaluateConfig, plain
+from sashimi.config import EvaluateConfig
 from sashimi.files import finished
 from sashimi.metrics import BITS, SHORT, Floats, Track
 from sashimi.real_music import Real
+from sashimi.settings import plain
 from sashimi.survival import JUDGED, End
 
 MARKS = (8, 30, 60, 300)  # seconds at which the survival curve is told

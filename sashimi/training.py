@@ -27,7 +27,7 @@ from sashimi.callbacks import Averager, Keeper, Listener, MetricsFile, Ticker, W
 from sashimi.checkpoint import BEST, LoadedModel, Metadata
 from sashimi.clips import describe
 from sashimi.codec import Codec
-from sashimi.config import REQUIRED, EvaluationConfig, TrainConfig, build_settings, plain
+from sashimi.config import REQUIRED, EvaluationConfig, TrainConfig, build_settings
 from sashimi.data import description, open_tokens, training_windows
 from sashimi.errors import UserError
 from sashimi.evaluation import carries, heldout_bpb
@@ -37,6 +37,7 @@ from sashimi.kernels import resolve_backend
 from sashimi.learning import Training
 from sashimi.progress import bar, stop_on_interrupt
 from sashimi.rollback import Rollback
+from sashimi.settings import plain
 
 log = logging.getLogger(__name__)
 LAST, CONFIG = "last.ckpt", "config.yaml"

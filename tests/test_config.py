@@ -14,11 +14,10 @@ from sashimi.config import (
     GenerateConfig,
     ModelConfig,
     TrainConfig,
-    build,
     build_settings,
-    plain,
 )
 from sashimi.model import SaShiMi
+from sashimi.settings import build, plain
 
 CONFIGS = ROOT / "configs"
 OPTIONS = [
@@ -93,35 +92,17 @@ def test_bad_mixes_are_named(values: dict[str, object], message: str) -> None:
         build(DataConfig, values)
 
 
-def test_nested_values() -> None:
-    config = build(ModelConfig, {"pool": [2], "dropout": 0, "layer": {"kind": "s4d", "init": "lin"}})
-    assert config.pool == [2]
-    assert config.layer.discretization == "zoh"
-    assert isinstance(config.dropout, float)
-    assert build(GenerateConfig, {"prompt": "~/x"}).prompt == Path.home() / "x"
-    assert build(GenerateConfig, {"name": 808}).name == "808"
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"d_modle": 3}, "unknown setting d_modle; did you mean d_model?"),
-        ({"xyz": 3}, "known here: d_model"),
         ({"layer": {"kind": "s5"}}, "model.layer.kind=s5 is not one of s4, s4d"),
         ({"layer": {"backend": "cuda"}}, "backend=cuda is not one of auto, recurrence"),
         ({"layer": {"kind": "s4", "init": "inv"}}, "model.layer.init=inv"),
         ({"layer": {"kind": "s4", "discretization": "zoh"}}, "discretization=zoh"),
         ({"layer": {"dt_min": 0.2}}, "dt_min"),
-        ({"layer": 3}, "layer=3 must be a group"),
         ({"layer": {"n_ssm": 7}}, "n_ssm=7 must divide"),
-        ({"pool": 4}, "pool=4 must be a list"),
-        ({"pool": [4, "x"]}, r"pool\[1\]=x must be a whole number"),
-        ({"d_model": True}, "must be a whole number"),
-        ({"d_model": 1.5}, "must be a whole number"),
-        ({"d_model": None}, "must not be null"),
-        ({"glu": "yes"}, "must be true or false"),
     ],
 )
 def test_bad_values_are_named(values: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+    with pytest.raises(ValueError, match=message):
         build(ModelConfig, values)

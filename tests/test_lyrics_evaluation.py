@@ -21,7 +21,6 @@ from peft import LoraConfig, get_peft_model
 
 import sashimi.lyrics
 from sashimi import cli
-from sashimi.config import build
 from sashimi.errors import UserError
 from sashimi.lyrics import adapters, dataset, models
 from sashimi.lyrics import evaluate as evaluate_entry
@@ -31,6 +30,7 @@ from sashimi.lyrics.evaluation import Column, Results, evaluate, request
 from sashimi.lyrics.evaluation_settings import Base, EvaluateSettings, HeldOut, Similarity, Writing
 from sashimi.lyrics.measures import form
 from sashimi.lyrics.perplexity import Scored, beginning, perplexity, score
+from sashimi.settings import build
 
 quick = pytest.mark.usefixtures("without_plots")
 

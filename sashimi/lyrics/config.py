@@ -6,6 +6,7 @@ from pathlib import Path
 from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.lyrics.cleaning import LINE_LIMIT
+from sashimi.settings import at_least, one_of
 
 CONFIGS = Path(__file__).parent.absolute() / "configs"
 TASKS = ("writing", "understanding")
@@ -13,18 +14,6 @@ QUESTIONS = ("artist", "genre", "themes", "era", "style", "similar")
 QUANTISE = ("none", "nf4")
 DTYPES = ("auto", "bf16", "fp16", "fp32")
 REPORTERS = ("none", "tensorboard", "wandb")
-
-
-def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raises UserError for a value that is none of the choices."""
-    if value not in choices:
-        raise UserError(f"{name}={value} is not one of {', '.join(choices)}")
-
-
-def at_least(name: str, value: float | None, least: float) -> None:
-    """Raises UserError for a number below `least`; None passes."""
-    if value is not None and not value >= least:
-        raise UserError(f"{name}={value} must be at least {least}")
 
 
 @dataclass

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sashimi.errors import UserError
-from sashimi.lyrics.config import DTYPES, QUANTISE, at_least, one_of
+from sashimi.lyrics.config import DTYPES, QUANTISE
 from sashimi.lyrics.selection import SPLITS
+from sashimi.settings import at_least, one_of
 
 
 @dataclass

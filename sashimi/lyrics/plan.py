@@ -11,8 +11,9 @@ from rich.table import Table
 from sashimi import cli
 from sashimi.errors import UserError
 from sashimi.lyrics import dataset
-from sashimi.lyrics.config import CONFIGS, TrainSettings, at_least, one_of
+from sashimi.lyrics.config import CONFIGS, TrainSettings
 from sashimi.progress import clock
+from sashimi.settings import at_least, one_of
 
 if TYPE_CHECKING:
     from sashimi.lyrics.sizes import Size
