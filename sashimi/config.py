@@ -188,6 +188,8 @@ class DataConfig:
     jitter   noise on what the model hears, not on what it is to predict, in training: its standard deviation in
              levels of the codec, drawn for every window from 0 to this. The model learns to go on without the noise
              that its own playing brings in (LPCNet trains so: Valin and Skoglund, arXiv:1810.11846)
+    gaps     share of the training windows that are silent for a while before one of their notes begins, so that the
+             model learns how silence ends; when it falls silent is not learnt from them
     """
 
     dir: Path | None = None
@@ -197,10 +199,13 @@ class DataConfig:
     batch: int = 1
     carry_state: bool = False
     jitter: float = 0.0
+    gaps: float = 0.0
 
     def __post_init__(self) -> None:
         at_least("data.window", self.window, 2)
         at_least("data.jitter", self.jitter, 0)
+        if not 0 <= self.gaps <= 1:
+            raise UserError(f"data.gaps={self.gaps} is a share, from 0 to 1")
         at_least("data.batch", self.batch, 1)
         if self.carry_state and self.also:
             raise UserError("data.carry_state=true walks through one data set: leave out data.also")

@@ -5,13 +5,16 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from sashimi.augmentation import IGNORED, jittered, with_gaps
 from sashimi.batches import FRESH, Batches, LaneBatches, Windows
 from sashimi.checkpoint import LoadedModel
+from sashimi.codec import Codec
 from sashimi.config import OptimizerConfig, TrainConfig
 from sashimi.data import Lanes, MixedWindows, TokenStore, TrainingWindows
 from sashimi.errors import UserError
@@ -55,6 +58,9 @@ class Training(pl.LightningModule):
         self.config, self.model, self.windows = config, model, windows
         model.recompute = config.trainer.activation_checkpointing
         self.carried: Tensor | None = None  # f(B S): what every lane of this process has left
+        self.amplitudes: Tensor
+        amplitudes = Codec(config.codec).decode(np.arange(model.config.vocab))
+        self.register_buffer("amplitudes", torch.from_numpy(amplitudes), persistent=False)
         self.losses: list[Tensor] = []  # of the batches of this step
         self.val, self.score, self.validated = val, Score(), -1  # the step of the last validation
 
@@ -68,28 +74,29 @@ class Training(pl.LightningModule):
     def steps_per_epoch(self) -> int:
         return max(1, math.ceil(self.windows.per_epoch * self.config.data.window / self.samples))
 
-    def heard(self, tokens: Tensor) -> Tensor:
-        """i(B L): what the model is given of a recording. In training with data.jitter, tokens with noise on them."""
-        jitter = self.config.data.jitter
-        if not (self.training and jitter):
-            return tokens
-        level = jitter * torch.rand(len(tokens), 1, device=tokens.device)
-        moved = tokens + (level * torch.randn(tokens.shape, device=tokens.device)).round().long()
-        return moved.clamp(0, self.model.config.vocab - 1)
+    def augmented(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """i(B L) of recordings: what is heard of them in training, and what is to be predicted, i64(B L) both."""
+        data, wanted = self.config.data, tokens.long()
+        heard = wanted
+        if data.gaps:
+            heard, wanted = with_gaps(heard, data.gaps, self.amplitudes)
+        if data.jitter:
+            heard = jittered(heard, data.jitter, self.model.config.vocab)
+        return heard, wanted
 
-    def logits(self, targets: Tensor) -> Tensor:
+    def logits(self, heard: Tensor) -> Tensor:
         """i(B L) -> f(B L V): each token predicted from those before it."""
-        return self.model(nn.functional.pad(self.heard(targets)[:, :-1], (1, 0), value=self.model.start_token))
+        return self.model(nn.functional.pad(heard[:, :-1], (1, 0), value=self.model.start_token))
 
-    def carried_logits(self, targets: Tensor, before: Tensor) -> Tensor:
+    def carried_logits(self, heard: Tensor, before: Tensor) -> Tensor:
         """The same for the next window of every lane; before: i(B), the token before it or FRESH."""
         fresh = before == FRESH
-        state = self.model.start(len(targets))
+        state = self.model.start(len(heard))
         if self.carried is not None:
             values = self.carried.to(state.values).masked_fill(fresh[:, None], 0)
             state = replace(state, values=values)
         first = before.masked_fill(fresh, self.model.start_token)[:, None]
-        logits, state = self.model.scan(torch.cat([first, self.heard(targets)[:, :-1].long()], dim=1), state)
+        logits, state = self.model.scan(torch.cat([first, heard[:, :-1].long()], dim=1), state)
         self.carried = state.values.detach()
         return logits
 
@@ -106,16 +113,16 @@ class Training(pl.LightningModule):
     def training_step(self, batch: Tensor | tuple[Tensor, Tensor], index: int) -> Tensor:
         # Dropout becomes a function of the step, so that a resumed run draws what it would have drawn.
         torch.manual_seed(self.config.seed + 1_000_003 * (self.global_step * self.config.trainer.accumulate + index))
-        if isinstance(batch, Tensor):
-            targets, logits = batch, self.logits(batch)
-        else:
-            targets, logits = batch[0], self.carried_logits(*batch)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.long().flatten())
+        tokens, before = (batch, None) if isinstance(batch, Tensor) else batch
+        heard, wanted = self.augmented(tokens)
+        logits = self.logits(heard) if before is None else self.carried_logits(heard, before)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED)
         self.losses.append(loss.detach())
         self.log_dict({"train/loss": loss, "train/bpb": loss / math.log(2)})
         if (self.global_step + 1) % self.config.trainer.log_every == 0:
             sums = Score()
-            sums.add(logits[0].detach(), targets[0])
+            learnt = wanted[0] != IGNORED
+            sums.add(logits[0, learnt].detach(), wanted[0, learnt])
             self.log_dict({f"train/{name}": value for name, value in accuracies(sums).items()})
         return loss
 

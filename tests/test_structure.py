@@ -12,8 +12,8 @@ ORDER = [
     "errors", "files", "compiler", "settings", "config", "cli", "progress", "codec", "audio", "fingerprints", "plots",
     "rollout_plots", "sampling", "data", "yardsticks", "memorisation", "metrics", "distance", "survival",
     "real_music", "rollout_tables", "ssm", "kernels", "layers", "model", "published", "checkpoint", "engines",
-    "generation", "evaluation", "clips", "memory", "rollouts", "comparison", "loggers", "batches", "learning",
-    "callbacks", "rollback", "faults", "training", "lyrics",
+    "generation", "evaluation", "clips", "memory", "rollouts", "comparison", "loggers", "batches", "augmentation",
+    "learning", "callbacks", "rollback", "faults", "training", "lyrics",
 ]  # fmt: skip
 LEAVES = set(ORDER[: ORDER.index("ssm")])  # need no model
 # A published checkpoint is read into the metadata of ours, which the checkpoint module defines.

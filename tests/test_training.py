@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from sashimi import checkpoint
+from sashimi.augmentation import IGNORED
 from sashimi.batches import FRESH, Batches
 from sashimi.callbacks import Listener
 from sashimi.codec import Codec
@@ -223,22 +224,26 @@ def test_windows_in_a_lane_are_one_sequence() -> None:
     assert not module.carried.requires_grad
 
 
-def test_jitter_is_on_what_is_heard_in_training_alone(folder: Path) -> None:
-    module = Training(settings(folder, data=DataConfig(folder, jitter=2.0)), tiny_model("s4d"), None, None)  # type: ignore[arg-type]
-    tokens = torch.full((64, 500), 128)
-    torch.manual_seed(0)
-    moved = (module.heard(tokens) - tokens).double()
-    assert moved.mean().abs() < 0.05
-    deviations = moved.std(dim=1)  # of every window, from 0 to 2
-    assert deviations.min() < 0.3
-    assert deviations.max() > 1.7
-    assert abs(deviations.mean() - 1.0) < 0.2
-    assert torch.equal(module.heard(torch.full((8, 50), 255)) > 255, torch.zeros(8, 50, dtype=torch.bool))
+def test_augmentation_is_of_training_alone(folder: Path) -> None:
+    """What is heard has noise and gaps, the loss leaves out where they begin, and validation hears recordings."""
+    data = DataConfig(folder, window=1024, batch=2, jitter=1.0, gaps=1.0)
+    module = Training(settings(folder, data=data), tiny_model("s4d"), None, None)  # type: ignore[arg-type]
+    tokens = torch.full((4, 9000), 128, dtype=torch.uint8)
+    tokens[:, 4096:] = torch.randint(0, 256, (4, 4904)).to(torch.uint8)
+    heard, wanted = module.augmented(tokens)
+    assert heard.dtype == wanted.dtype == torch.int64
+    assert not torch.equal(heard, tokens.long())
+    assert bool((wanted == IGNORED).any())
+    assert torch.equal(module.augmented(tokens[:, :64])[1], tokens[:, :64].long()), "no note begins"
+    module.config.data.jitter = module.config.data.gaps = 0.0
+    assert all(torch.equal(part, tokens.long()) for part in module.augmented(tokens))
 
-    quiet = torch.randint(0, 256, (2, 64), dtype=torch.uint8)
-    assert not torch.equal(module.logits(quiet), module.logits(quiet))
-    module.eval()
-    assert torch.equal(module.heard(quiet), quiet)
+    data = DataConfig(folder, window=1024, batch=2, jitter=1.0, gaps=1.0)
+    plain = DataConfig(folder, window=1024, batch=2)
+    first = [train(settings(folder, data=d, trainer_max_steps=2, trainer_val_every=1)) for d in (data, plain)]
+    with_both, without = (weights(run) for run in first)
+    assert with_both.keys() == without.keys(), "a checkpoint knows nothing of it"
+    assert any(not torch.equal(with_both[name], tensor) for name, tensor in without.items())
 
 
 def test_carrying_runs_go_on_exactly(folder: Path) -> None:

@@ -1,0 +1,55 @@
+"""What training does to the tokens that a model hears, and to those that it is to predict.
+
+Bits per byte ask for the next sample of a recording. A model that plays hears its own samples, and gets to places where
+no recording is: noise under its notes, and a silence that does not end. So it is trained there, too.
+"""
+
+import torch
+from torch import Tensor
+
+IGNORED = -100  # in place of a token that is not to be learnt
+FRAME = 256  # samples whose energies are compared to find where notes begin
+RISE, LEAST = 6.0, 5e-4  # a note begins where the energy grows by this factor (8 dB), and to this (-33 dBFS)
+SHORTEST, LONGEST = 200, 8000  # samples of a gap
+ENTRY = 48  # its first samples, from which nobody could tell that it comes
+
+
+def jittered(tokens: Tensor, jitter: float, vocab: int) -> Tensor:
+    """Noise on tokens, of a standard deviation in levels drawn for every row from 0 to `jitter`. i(B L) -> i64(B L)."""
+    level = jitter * torch.rand(len(tokens), 1, device=tokens.device)
+    moved = tokens + (level * torch.randn(tokens.shape, device=tokens.device)).round().long()
+    return moved.clamp(0, vocab - 1)
+
+
+def with_gaps(tokens: Tensor, share: float, amplitudes: Tensor) -> tuple[Tensor, Tensor]:
+    """Silence that ends where a note of the recording begins, in this share of the rows that have such a place.
+
+    Recordings are hardly ever silent before they end, so a model that happens to fall silent stays so. The silence is
+    to be predicted, and the note after it, but not that it comes: its first samples are IGNORED.
+
+    tokens: i(B L); amplitudes: f(vocab) of the tokens, silence in the middle. Returns what is heard, i64(B L), and what
+    is to be predicted, i64(B L).
+    """
+    heard = tokens.long()
+    ends = [_beginning(row) for row in amplitudes[heard]]
+    heard, wanted = heard.clone(), heard.clone()
+    for row, end in enumerate(ends):
+        length = int(torch.randint(SHORTEST, LONGEST, ()))
+        if end is None or float(torch.rand(())) >= share:
+            continue
+        start = max(0, end - length)
+        heard[row, start:end] = wanted[row, start:end] = len(amplitudes) // 2
+        wanted[row, start : start + ENTRY] = IGNORED
+    return heard, wanted
+
+
+def _beginning(x: Tensor) -> int | None:
+    """The sample at which one of the notes of a window begins, to a millisecond; None where none does. f(L)."""
+    frames = x[: len(x) // FRAME * FRAME].square().view(-1, FRAME)
+    energy = frames.mean(-1)
+    rises = ((energy[1:] > RISE * energy[:-1]) & (energy[1:] > LEAST)).nonzero()[:, 0]
+    if not len(rises):
+        return None
+    first = int(rises[torch.randint(len(rises), ())])
+    fine = frames[first : first + 2].view(-1, 16).mean(-1)
+    return first * FRAME + 16 * int((fine[1:] - RISE * fine[:-1]).argmax() + 1)
