@@ -30,17 +30,15 @@ def with_gaps(tokens: Tensor, share: float, amplitudes: Tensor) -> tuple[Tensor,
     tokens: i(B L); amplitudes: f(vocab) of the tokens, silence in the middle. Returns what is heard, i64(B L), and what
     is to be predicted, i64(B L).
     """
-    heard = tokens.long()
-    ends = [_beginning(row) for row in amplitudes[heard]]
-    heard, wanted = heard.clone(), heard.clone()
-    for row, end in enumerate(ends):
-        length = int(torch.randint(SHORTEST, LONGEST, ()))
-        if end is None or float(torch.rand(())) >= share:
+    heard = tokens.long().clone()
+    hidden = torch.zeros_like(heard, dtype=torch.bool)
+    for row in range(len(heard)):
+        if float(torch.rand(())) >= share or (end := _beginning(amplitudes[heard[row]])) is None:
             continue
-        start = max(0, end - length)
-        heard[row, start:end] = wanted[row, start:end] = len(amplitudes) // 2
-        wanted[row, start : start + ENTRY] = IGNORED
-    return heard, wanted
+        start = max(0, end - int(torch.randint(SHORTEST, LONGEST, ())))
+        heard[row, start:end] = len(amplitudes) // 2
+        hidden[row, start : min(start + ENTRY, end)] = True
+    return heard, heard.masked_fill(hidden, IGNORED)
 
 
 def _beginning(x: Tensor) -> int | None:

@@ -62,6 +62,15 @@ def test_a_gap_ends_where_a_note_begins() -> None:
     assert torch.equal(tokens, notes(begins).repeat(40, 1)), "the batch itself stays"
 
 
+def test_a_gap_at_the_beginning_of_a_window_hides_nothing_of_the_note() -> None:
+    t = np.arange(512)
+    swelling = np.where(t < 16, 0, 0.01 * np.exp(t / 120) * np.sin(0.8 * t))
+    tokens = torch.from_numpy(CODEC.encode(swelling.astype(np.float32)).astype(np.int64)).repeat(8, 1)
+    _, wanted = with_gaps(tokens, 1.0, AMPLITUDES)
+    assert (wanted[:, :16] == IGNORED).all()
+    assert torch.equal(wanted[:, 16:], tokens[:, 16:])
+
+
 def test_windows_without_a_beginning_stay() -> None:
     drone = notes([]).repeat(3, 1)
     silence = torch.full((3, 300), 128)

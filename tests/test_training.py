@@ -235,6 +235,11 @@ def test_augmentation_is_of_training_alone(folder: Path) -> None:
     assert not torch.equal(heard, tokens.long())
     assert bool((wanted == IGNORED).any())
     assert torch.equal(module.augmented(tokens[:, :64])[1], tokens[:, :64].long()), "no note begins"
+    plainly = Training(settings(folder, data=DataConfig(folder)), module.model, None, None)  # type: ignore[arg-type]
+    for each in (module, plainly):
+        each.on_validation_epoch_start()
+        each.validation_step(tokens[:1], 0)
+    assert module.score.nats == plainly.score.nats, "validation hears recordings"
     module.config.data.jitter = module.config.data.gaps = 0.0
     assert all(torch.equal(part, tokens.long()) for part in module.augmented(tokens))
 
