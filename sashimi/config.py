@@ -121,8 +121,7 @@ class CodecConfig:
         if not 2 <= self.bits <= 8:
             raise UserError(f"codec.bits={self.bits} must be 2 to 8: a token is one byte")
         at_least("codec.rate", self.rate, 1)
-        if self.window is not None:
-            at_least("codec.window", self.window, 1)
+        at_least("codec.window", self.window, 1)
 
 
 @dataclass
@@ -171,8 +170,7 @@ class EngineConfig:
         one_of("engine.precision", self.precision, (None, "fp32", "bf16"))
         if self.name == "eager" and self.precision == "bf16":
             raise UserError(f"engine.precision={self.precision} needs engine.name=native")
-        if self.threads is not None:
-            at_least("engine.threads", self.threads, 1)
+        at_least("engine.threads", self.threads, 1)
 
 
 @dataclass
@@ -189,7 +187,7 @@ class DataConfig:
              levels of the codec, drawn for every window from 0 to this. The model learns to go on without the noise
              that its own playing brings in (LPCNet trains so: Valin and Skoglund, arXiv:1810.11846)
     gaps     share of the training windows that are silent for a while before one of their notes begins, so that the
-             model learns how silence ends; when it falls silent is not learnt from them
+             model learns how silence ends; when it falls silent is not learnt from them. train/bpb counts their silence
     """
 
     dir: Path | None = None
@@ -326,8 +324,7 @@ class TrainerConfig:
             "log_every",
             "accumulate",
         ):
-            if getattr(self, name) is not None:
-                at_least(f"trainer.{name}", getattr(self, name), 1)
+            at_least(f"trainer.{name}", getattr(self, name), 1)
         at_least("trainer.devices", self.devices, 1)
         at_least("trainer.sample_seconds", self.sample_seconds, 0.01)
         at_least("trainer.gradient_clip", self.gradient_clip, 0)
@@ -391,8 +388,7 @@ class GenerateConfig(SamplingConfig, ExperimentConfig):
         if self.dt_transform is not None:
             one_of("dt_transform", self.dt_transform, DT_TRANSFORMS)
         for name in ("n_samples", "n_reps", "n_batch", "l_sample"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
+            at_least(name, getattr(self, name), 1)
         for name in ("n_free", "l_prefix", "prompt_start"):
             at_least(name, getattr(self, name), 0)
         one_of("split", self.split, SPLITS)
@@ -432,7 +428,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         at_least("evaluation.window", self.window, 1)
-        at_least("evaluation.yardstick_minutes", self.yardstick_minutes or 0, 0)
+        at_least("evaluation.yardstick_minutes", self.yardstick_minutes, 0)
         at_least("evaluation.batch", self.batch, 1)
         for split in self.splits:
             one_of("evaluation.splits", split, SPLITS)
