@@ -186,8 +186,9 @@ class DataConfig:
     jitter   noise on what the model hears, not on what it is to predict, in training: its standard deviation in
              levels of the codec, drawn for every window from 0 to this. The model learns to go on without the noise
              that its own playing brings in (LPCNet trains so: Valin and Skoglund, arXiv:1810.11846)
-    gaps     share of the training windows that are silent for a while before one of their notes begins, so that the
-             model learns how silence ends; when it falls silent is not learnt from them. train/bpb counts their silence
+    gaps     share of the training windows in which silence, or a fade, goes before one of their notes: so the model
+             learns how silence ends and that tones die away. When silence comes is not learnt from them; train/bpb
+             counts it
     """
 
     dir: Path | None = None

@@ -1,9 +1,12 @@
 """What training hears and what it is to predict."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from sashimi import augmentation
 from sashimi.augmentation import ENTRY, IGNORED, LONGEST, SHORTEST, jittered, with_gaps
 from sashimi.codec import Codec
 from sashimi.config import CodecConfig, DataConfig
@@ -35,7 +38,13 @@ def test_jitter_has_every_level_up_to_the_one_given() -> None:
     assert edges.max() <= 255
 
 
-def test_a_gap_ends_where_a_note_begins() -> None:
+@pytest.fixture
+def all_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augmentation, "FADES", 0.0)
+
+
+@pytest.mark.usefixtures("all_silent")
+def test_a_silent_gap_ends_where_a_note_begins() -> None:
     torch.manual_seed(0)
     begins = [6000, 12345]
     tokens = notes(begins).repeat(40, 1)
@@ -62,6 +71,31 @@ def test_a_gap_ends_where_a_note_begins() -> None:
     assert torch.equal(tokens, notes(begins).repeat(40, 1)), "the batch itself stays"
 
 
+def test_a_fade_ends_where_a_note_begins_and_is_to_be_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augmentation, "FADES", 1.0)
+    torch.manual_seed(0)
+    begins = [6000, 12345]
+    tokens = notes(begins).repeat(40, 1)
+    heard, wanted = with_gaps(tokens, 1.0, AMPLITUDES)
+    assert torch.equal(heard, wanted)
+    depths = []
+    for row in range(len(tokens)):
+        changed = (heard[row] != tokens[row]).nonzero()[:, 0]
+        start, end = int(changed[0]), int(changed[-1]) + 1
+        assert min(abs(begin - end) for begin in begins) <= 60, "within milliseconds of the attack"
+        before, after = (AMPLITUDES[t[row, start:end]].double() for t in (tokens, heard))
+        thirds = [
+            10 * math.log10(a.square().mean() / b.square().mean())
+            for b, a in zip(before.chunk(3), after.chunk(3), strict=True)
+        ]
+        if end - start > 1000:
+            assert 0 > thirds[0] > thirds[1] > thirds[2], "softer and softer"
+            depths.append(thirds[2])
+    assert min(depths) < -30
+    assert max(depths) > -20
+
+
+@pytest.mark.usefixtures("all_silent")
 def test_a_gap_at_the_beginning_of_a_window_hides_nothing_of_the_note() -> None:
     t = np.arange(512)
     swelling = np.where(t < 16, 0, 0.01 * np.exp(t / 120) * np.sin(0.8 * t))
@@ -80,11 +114,21 @@ def test_windows_without_a_beginning_stay() -> None:
         assert torch.equal(wanted, tokens)
 
 
+@pytest.mark.usefixtures("all_silent")
 def test_the_share_is_one_of_windows() -> None:
     torch.manual_seed(1)
     _, wanted = with_gaps(notes([6000]).repeat(400, 1), 0.3, AMPLITUDES)
     share = float((wanted == IGNORED).any(dim=1).double().mean())
     assert abs(share - 0.3) < 0.08
+
+
+def test_half_of_the_gaps_fade() -> None:
+    torch.manual_seed(2)
+    tokens = notes([6000]).repeat(400, 1)
+    heard, wanted = with_gaps(tokens, 1.0, AMPLITUDES)
+    silent = (wanted == IGNORED).any(dim=1)
+    assert (heard != tokens).any(dim=1).all()
+    assert abs(float(silent.double().mean()) - 0.5) < 0.08
 
 
 def test_a_share_above_one_is_refused() -> None:
