@@ -133,6 +133,8 @@ class SamplingConfig:
     top_p   keep the most likely tokens until their probability reaches top_p
     min_p   drop tokens less likely than min_p times the most likely one
     floor   drop tokens less likely than this
+    entropy  bits from which on the temperature falls, as entropy over that of the distribution, so that a model draws
+            with care where it is unsure; 0: never
     """
 
     temp: float = 1.0
@@ -140,9 +142,11 @@ class SamplingConfig:
     top_p: float = 1.0
     min_p: float = 0.0
     floor: float = 0.0
+    entropy: float = 0.0
 
     def __post_init__(self) -> None:
         at_least("temp", self.temp, 0)
+        at_least("entropy", self.entropy, 0)
         at_least("top_k", self.top_k, 0)
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p={self.top_p} must be above 0 and at most 1")
@@ -407,7 +411,7 @@ class GenerateConfig(SamplingConfig, ExperimentConfig):
 
     @property
     def sampling(self) -> SamplingConfig:
-        return SamplingConfig(self.temp, self.top_k, self.top_p, self.min_p, self.floor)
+        return SamplingConfig(self.temp, self.top_k, self.top_p, self.min_p, self.floor, self.entropy)
 
 
 @dataclass
@@ -437,7 +441,7 @@ class EvaluationConfig:
 
 @dataclass
 class SurvivalConfig(SamplingConfig):
-    """What rollout=true plays, and how samples are drawn: temp, top_k, top_p, min_p, floor as everywhere.
+    """What rollout=true plays, and how samples are drawn: the settings of SamplingConfig as everywhere.
 
     clips         that start from nothing
     continued     clips besides, that continue beginnings of test recordings; measured from where they are played

@@ -8,6 +8,8 @@ inverse distribution function in token order.
 Philox: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -54,13 +56,22 @@ def uniforms(keys: Words, position: NDArray[np.integer], n: int) -> NDArray[np.f
     return (philox(counter, (k0, k1)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def temperatures(logits: Tensor, sampling: SamplingConfig) -> Tensor:
+    """temp min(1, entropy / H), H the bits of each distribution at temperature 1. logits: f64(B V) -> f64(B 1)."""
+    temperature = logits.new_full((len(logits), 1), sampling.temp)
+    if not sampling.entropy:
+        return temperature
+    bits = torch.special.entr(logits.softmax(-1)).sum(-1, keepdim=True) / math.log(2)
+    return temperature * (sampling.entropy / bits).clamp(max=1)
+
+
 def truncated(logits: Tensor, sampling: SamplingConfig) -> Tensor:
     """The distribution that tokens are drawn from, up to a factor. logits: f64(B V) -> f64(B V).
 
     temp > 0. The most likely token always stays.
     """
-    p = (logits / sampling.temp).softmax(-1)
-    if sampling == SamplingConfig(sampling.temp):
+    p = (logits / temperatures(logits, sampling)).softmax(-1)
+    if sampling == SamplingConfig(sampling.temp, entropy=sampling.entropy):
         return p
     ordered, order = p.sort(dim=-1, descending=True, stable=True)
     keep = (ordered.cumsum(-1) - ordered) < sampling.top_p

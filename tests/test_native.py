@@ -119,6 +119,9 @@ def test_states_are_shared_with_the_eager_engine(kind: str) -> None:
         SamplingConfig(min_p=0.6, temp=0.8),
         SamplingConfig(floor=0.003, top_p=0.9, top_k=40),
         SamplingConfig(top_k=1),
+        SamplingConfig(entropy=2.0),
+        SamplingConfig(temp=1.2, entropy=1.5, floor=0.002),
+        SamplingConfig(temp=0, entropy=1.0),
     ],
 )
 def test_draws_are_those_of_the_eager_engine(sampling: SamplingConfig) -> None:

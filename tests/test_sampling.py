@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sashimi.config import SamplingConfig
-from sashimi.sampling import philox, sample, truncated, uniforms
+from sashimi.sampling import philox, sample, temperatures, truncated, uniforms
 
 
 def test_philox_is_numpys() -> None:
@@ -100,6 +100,18 @@ def test_truncations(settings: dict[str, float], kept: list[int]) -> None:
     assert torch.allclose(p[0, kept], tempered[0, kept])
 
 
+def test_the_temperature_falls_where_the_entropy_is_high() -> None:
+    unsure, sure = PROBABILITIES[0], torch.tensor([0.97, 0.01, 0.01, 0.005, 0.005], dtype=torch.float64)
+    logits = torch.stack([unsure, sure]).log()
+    bits = [-float((p * p.log2()).sum()) for p in (unsure, sure)]
+    assert bits[0] > 1.5 > bits[1]
+    t = temperatures(logits, SamplingConfig(temp=1.2, entropy=1.5))[:, 0].tolist()
+    assert t == pytest.approx([1.2 * 1.5 / bits[0], 1.2])
+    p = truncated(logits, SamplingConfig(temp=1.2, entropy=1.5))
+    assert torch.allclose(p, (logits / torch.tensor(t, dtype=torch.float64)[:, None]).softmax(-1))
+    assert temperatures(logits, SamplingConfig(temp=1.2)).tolist() == [[1.2], [1.2]]
+
+
 def test_temperature_0_is_greedy() -> None:
     u = torch.rand(100, dtype=torch.float64)
     tokens, _ = sample(PROBABILITIES.log().expand(100, -1), SamplingConfig(temp=0), u)
@@ -107,7 +119,8 @@ def test_temperature_0_is_greedy() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temp": -1}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}, {"min_p": 1}, {"floor": -0.1}]
+    "settings",
+    [{"temp": -1}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}, {"min_p": 1}, {"floor": -0.1}, {"entropy": -1}],
 )
 def test_bad_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):

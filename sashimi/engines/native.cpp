@@ -458,9 +458,9 @@ void sashimi_free(void* player) { delete static_cast<Player*>(player); }
 int64_t sashimi_run(void* player, int streams, int64_t steps, int threads, const int64_t* position,
                     const uint64_t* keys, const double* sampling, const uint8_t* forced, int32_t* pending,
                     float* states, uint8_t* tokens, double* logp, float* logits) {
-    const double none[5] = {1, 0, 1, 0, 0};
+    const double none[6] = {1, 0, 1, 0, 0, 0};
     const double* d = sampling ? sampling : none;
-    const Job job{steps, position, keys, {d[0], d[1], d[2], d[3], d[4]}, forced, pending, states, tokens, logp, logits};
+    const Job job{steps, position, keys, {d[0], d[1], d[2], d[3], d[4], d[5]}, forced, pending, states, tokens, logp, logits};
     const auto* p = static_cast<const Player*>(player);
     try {
         return p->full ? run(*p->full, job, streams, threads) : run(*p->half, job, streams, threads);

@@ -61,7 +61,8 @@ class NativeEngine(Engine):
         self, state: State, n: int, sampling: SamplingConfig, keys: Keys
     ) -> tuple[Tokens, NDArray[np.float64], State]:
         tokens, logp = _room((state.batch, n), np.uint8), _room((state.batch, n), np.float64)
-        drawing = np.array([sampling.temp, sampling.top_k, sampling.top_p, sampling.min_p, sampling.floor], np.float64)
+        s = sampling
+        drawing = np.array([s.temp, s.top_k, s.top_p, s.min_p, s.floor, s.entropy], np.float64)
         return (
             tokens,
             logp,

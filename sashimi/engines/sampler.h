@@ -24,7 +24,7 @@ uint64_t philox(uint64_t c0, uint64_t k0, uint64_t k1) {
 }
 
 struct Sampling {
-    double temperature, top_k, top_p, min_p, floor;
+    double temperature, top_k, top_p, min_p, floor, entropy;
     bool truncates() const { return top_k > 0 || top_p < 1 || min_p > 0 || floor > 0; }
 };
 
@@ -51,6 +51,15 @@ struct Sampler {
         return s;
     }
 
+    // The temperature of a distribution e with sum `total`, lower where its entropy is above sampling.entropy bits.
+    double temperature(const float* logits, float largest, double total, const Sampling& sampling) const {
+        if (!(sampling.entropy > 0)) return sampling.temperature;
+        double mean = 0;
+        for (int i = 0; i < vocab; ++i) mean += double(e[i]) * (double(logits[i]) - largest);
+        const double bits = (std::log(total) - mean / total) / std::log(2.0);
+        return sampling.temperature * (bits > sampling.entropy ? sampling.entropy / bits : 1.0);
+    }
+
     // The token of the draw u, or `forced` if that is one (-1: none), and its log-probability, untruncated at
     // temperature 1. logits: padded(vocab) of them.
     int draw(const float* logits, const Sampling& sampling, double u, int forced, double& logp) {
@@ -58,12 +67,13 @@ struct Sampler {
         double total = exponentials(logits, logits[best], 1.0f, e);
         int token = forced;
         if (token < 0) {
-            if (sampling.temperature == 0) {
+            const double t = temperature(logits, logits[best], total, sampling);
+            if (t == 0) {
                 token = best;
-            } else if (sampling.temperature == 1 && !sampling.truncates()) {
+            } else if (t == 1 && !sampling.truncates()) {
                 token = invert(e, u * total);
             } else {
-                double mass = exponentials(logits, logits[best], float(sampling.temperature), p);
+                double mass = exponentials(logits, logits[best], float(t), p);
                 if (sampling.truncates()) mass = truncate(sampling, mass);
                 token = invert(p, u * mass);
             }
