@@ -411,7 +411,7 @@ class GenerateConfig(SamplingConfig, ExperimentConfig):
 
     @property
     def sampling(self) -> SamplingConfig:
-        return SamplingConfig(self.temp, self.top_k, self.top_p, self.min_p, self.floor, self.entropy)
+        return SamplingConfig(**{setting.name: getattr(self, setting.name) for setting in fields(SamplingConfig)})
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import ctypes
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,7 @@ class NativeEngine(Engine):
         self, state: State, n: int, sampling: SamplingConfig, keys: Keys
     ) -> tuple[Tokens, NDArray[np.float64], State]:
         tokens, logp = _room((state.batch, n), np.uint8), _room((state.batch, n), np.float64)
-        s = sampling
-        drawing = np.array([s.temp, s.top_k, s.top_p, s.min_p, s.floor, s.entropy], np.float64)
+        drawing = np.array([getattr(sampling, field.name) for field in fields(SamplingConfig)], np.float64)
         return (
             tokens,
             logp,

@@ -23,6 +23,7 @@ uint64_t philox(uint64_t c0, uint64_t k0, uint64_t k1) {
     return c0;
 }
 
+// The fields of SamplingConfig, in their order.
 struct Sampling {
     double temperature, top_k, top_p, min_p, floor, entropy;
     bool truncates() const { return top_k > 0 || top_p < 1 || min_p > 0 || floor > 0; }
