@@ -228,8 +228,9 @@ def test_augmentation_is_of_training_alone(folder: Path) -> None:
     """What is heard has noise and gaps, the loss leaves out where they begin, and validation hears recordings."""
     data = DataConfig(folder, window=1024, batch=2, jitter=1.0, gaps=1.0)
     module = Training(settings(folder, data=data), tiny_model("s4d"), None, None)  # type: ignore[arg-type]
-    tokens = torch.full((4, 9000), 128, dtype=torch.uint8)
-    tokens[:, 4096:] = torch.randint(0, 256, (4, 4904)).to(torch.uint8)
+    torch.manual_seed(0)
+    tokens = torch.full((32, 9000), 128, dtype=torch.uint8)
+    tokens[:, 4096:] = torch.randint(0, 256, (32, 4904)).to(torch.uint8)
     heard, wanted = module.augmented(tokens)
     assert heard.dtype == wanted.dtype == torch.int64
     assert not torch.equal(heard, tokens.long())
