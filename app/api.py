@@ -1,6 +1,7 @@
 """What programs call: one function that plays a take. docs/app.md shows how."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -11,7 +12,7 @@ from app.again import SETTINGS
 from app.errors import in_words
 from app.prompts import Prompts
 from app.service import Ask, Service
-from sashimi.config import SamplingConfig
+from sashimi.config import SamplingChoice
 from sashimi.errors import UserError
 
 WAIT = 2.0  # seconds between two looks at a take
@@ -23,19 +24,20 @@ def add_api(service: Service, prompts: Prompts) -> None:
         request: gr.Request,
         model: str = "",
         seconds: float = 10,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        min_p: float = 0.0,
-        floor: float = 0.0,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        floor: float | None = None,
+        entropy: float | None = None,
         seed: int = 0,
         prompt: gr.FileData | None = None,
         start: float = 0.0,
         end: float = 10.0,
     ) -> dict[str, Any]:
         """Play a take. model: a title from /models, "" for the first; prompt: an uploaded recording, of which the
-        seconds start to end are continued. Returns when the take is whole: where its sound is on this server, as
-        wav, flac and mp3, its settings and its bits per sample."""
+        seconds start to end are continued. How samples are drawn is the model's choice where None. Returns when the
+        take is whole: where its sound is on this server, as wav, flac and mp3, its settings and its bits per sample."""
         known = next((k for k in service.models.known() if model in ("", k.title, k.id)), None)
         if known is None:
             raise UserError(f"there is no model {model!r}; /models lists them")
@@ -43,7 +45,8 @@ def add_api(service: Service, prompts: Prompts) -> None:
         if prompt is not None:
             found = prompts.bring(str(prompt["path"] if isinstance(prompt, dict) else prompt.path))
             tokens, heard = prompts.tokens(found, start, end, known), found.title
-        sampling = SamplingConfig(temperature, top_k, top_p, min_p, floor)
+        choice = SamplingChoice(temperature, top_k, top_p, min_p, floor, entropy)
+        sampling = choice.sampling(known.metadata.sampling)
         user, owner = request.session_hash or "", request.username or ""
         job = service.play(Ask(user, known.id, seconds, sampling, seed, prompt=tokens, heard=heard, owner=owner))
         while not job.over.wait(WAIT):
@@ -52,7 +55,7 @@ def add_api(service: Service, prompts: Prompts) -> None:
         if job.error:
             raise UserError(job.error)
         saved = json.loads((take.folder / SETTINGS).read_text(encoding="utf-8"))["settings"]
-        chosen = {key: saved[key] for key in ("seed", "temp", "top_p", "top_k", "min_p", "floor", "l_sample")}
+        chosen = {key: saved[key] for key in ("seed", *asdict(sampling), "l_sample")}
         files = {kind: f"sound/takes/{take.id}/file.{kind}" for kind in (*sound.FORMATS, "json")}
         about = {"take": take.id, "model": known.title, "bits_per_sample": take.about.bits, "settings": chosen}
         return {**about, "files": files}

@@ -19,6 +19,7 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
 from functools import wraps
 from typing import Any
 from urllib.parse import quote
@@ -33,7 +34,7 @@ from app.again import SETTINGS
 from app.prompts import Prompts
 from app.service import Ask, Busy, Job, Service
 from app.takes import Take
-from sashimi.config import SamplingConfig
+from sashimi.config import SamplingChoice, SamplingConfig
 from sashimi.errors import UserError
 
 PACE = 0.04  # seconds between two looks at whether there is more to stream
@@ -195,10 +196,8 @@ class Routes:
 def asked(values: dict[str, Any], user: str, owner: str, service: Service, prompts: Prompts) -> Ask:
     """JSON to something to play. Raises UserError for values that cannot be."""
     try:
-        sampling = SamplingConfig(
-            float(values.get("temp", 1.0)), int(values.get("top_k", 0)), float(values.get("top_p", 1.0)),
-            float(values.get("min_p", 0.0)), float(values.get("floor", 0.0)),
-        )  # fmt: skip
+        kinds = {name: type(value) for name, value in asdict(SamplingConfig()).items()}
+        choice = SamplingChoice(**{n: kind(values[n]) for n, kind in kinds.items() if values.get(n) is not None})
         numbers = float(values.get("seconds", 10)), int(values.get("seed", 0)), int(values.get("takes", 1))
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, UserError):
@@ -219,6 +218,7 @@ def asked(values: dict[str, Any], user: str, owner: str, service: Service, promp
         found = prompts.find(str(given.get("id", "")))
         start, end = number(given, "start", 0.0), number(given, "end", found.seconds)
         prompt, heard = prompts.tokens(found, start, end, service.models.find(model)), found.title
+    sampling = choice.sampling(service.models.find(model).metadata.sampling)
     return Ask(
         user, model, seconds, sampling, seed, takes, prompt=prompt, heard=heard,
         parent=parent.id if parent else None, at=at, owner=owner,

@@ -47,11 +47,14 @@ def build(models: Models, controls: Controls, tab: gr.Tab) -> None:
     chosen = gr.CheckboxGroup(known, value=first, label=f"Checkpoints, up to {MOST}")
     figures = gr.HTML(table(models, first))
     gr.Markdown("The same seed, and the same section if Play is set to continue one, with the settings under Play:")
+    own = gr.Checkbox(
+        True, label="Drawn as each says that it is best played", info="else all with the settings under Play"
+    )
     play = gr.Button("Play with each", variant="primary", elem_id="compare")
     gr.HTML('<div id="compared"></div>')
     for changed in (chosen.change, tab.select):
         changed(lambda keys: table(models, keys), chosen, figures, show_progress="hidden", api_visibility="private")
     play.click(
-        None, [chosen, *controls.settings[1:], controls.prompt, controls.mode], None,
+        None, [chosen, own, *controls.settings, controls.prompt, controls.mode], None,
         js=f"(models, ...v) => band.compare(models.slice(0, {MOST}), ...v)", api_visibility="private",
     )  # fmt: skip

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sashimi import __version__
-from sashimi.config import CodecConfig, ModelConfig
+from sashimi.config import CodecConfig, ModelConfig, SamplingConfig
 from sashimi.errors import UserError
 from sashimi.files import finished
 from sashimi.model import SaShiMi
@@ -40,6 +40,7 @@ class Metadata:
     name        what it was trained as: the experiment, or the file an import came from
     provenance  data set name and hash, steps, code version, seed, ...
     metrics     for example heldout_bpb
+    sampling    how it is best played, unless somebody says otherwise
     """
 
     model: ModelConfig
@@ -47,6 +48,7 @@ class Metadata:
     name: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
 class LoadedModel(SaShiMi):
@@ -67,6 +69,7 @@ def save(path: Path, model: SaShiMi, metadata: Metadata) -> None:
         "name": metadata.name,
         "provenance": json.dumps({"code_version": __version__, **metadata.provenance}),
         "metrics": json.dumps(metadata.metrics),
+        "sampling": json.dumps(asdict(metadata.sampling)),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     with finished(Path(path)) as partial:
@@ -113,6 +116,7 @@ def describe(path: str | Path) -> Metadata:
         name=header.get("name", ""),
         provenance=json.loads(header.get("provenance", "{}")),
         metrics=json.loads(header.get("metrics", "{}")),
+        sampling=_build(SamplingConfig, {"sampling": "{}", **header}, "sampling", path),
     )
 
 

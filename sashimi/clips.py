@@ -10,7 +10,7 @@ import json
 import platform
 import re
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -55,7 +55,8 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
     beginnings = generation.prompts(config, model.metadata, model.period)
     prompt = max(map(len, beginnings))
     length = generation.clip_length(config, prompt, codec.config.rate)
-    config = replace(config, checkpoint_path=path, l_sample=length)
+    sampling = config.sampling(model.metadata.sampling)
+    config = replace(config, checkpoint_path=path, l_sample=length, **asdict(sampling))
     heard = [hashlib.sha256(tokens.tobytes()).hexdigest() for tokens in beginnings]
     if again is not None:
         check_sources(again, identity, heard)
@@ -73,10 +74,11 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
     free = f", {config.n_free} by itself" if config.n_free and config.clips is None else ""
     seconds = (length - prompt) / codec.config.rate
     console.print(f"playing     {len(numbers)} x {seconds:.2f} s{after}{free}, seed {config.seed}")
+    console.print(f"drawn with  {', '.join(f'{name} {value:g}' for name, value in sampling.telling().items())}")
     console.print(f"engine      {engine.description}")
     console.print(f"into        {folder.path}")
     blocks = generation.generate(
-        engine, beginnings, length, config.sampling, config.seed,
+        engine, beginnings, length, sampling, config.seed,
         n_reps=config.n_reps, numbers=numbers, n_batch=config.n_batch,
     )  # fmt: skip
     try:
@@ -198,6 +200,7 @@ class ClipFolder:
     ) -> None:
         self.name = name = re.sub(r"[^\w-]+", "-", name) or "sashimi"
         self.config, self.codec, self.steps = config, Codec(played.codec), steps
+        self.sampling = config.sampling(played.sampling)
         self.path = config.save_dir or Path("samples") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
         self.rows: list[dict[str, Any]] = []
         self.recorders: list[Recorder] = []
@@ -263,7 +266,7 @@ class ClipFolder:
             self._close(whole=True)
 
     def _file(self, number: int, prompt: int) -> Path:
-        name = stem(self.name, self.config, prompt, self.steps, self.codec.config.rate)
+        name = stem(self.name, self.sampling, self.config.seed, prompt, self.steps, self.codec.config.rate)
         return self.path / f"{name}_clip{number:04}.{self.config.format}"
 
     def _close(self, whole: bool) -> None:
@@ -271,7 +274,6 @@ class ClipFolder:
         while self.recorders:  # those left by an error are entered when all is finished
             recorder = self.recorders.pop(0)
             recorder.close(whole)
-            sampling = {f.name: getattr(self.config, f.name) for f in fields(SamplingConfig)}
             self.rows.append({
                 "file": recorder.path.name,
                 "clip": recorder.number,
@@ -281,7 +283,7 @@ class ClipFolder:
                 "samples": recorder.played,
                 "prompt_samples": recorder.prompt,
                 "complete": whole,
-                **sampling,
+                **asdict(self.sampling),
             })  # fmt: skip
             self._write_tables()
             if self.config.plots:
@@ -333,13 +335,9 @@ class ClipFolder:
             partial.write_text(text, encoding="utf-8")
 
 
-def stem(name: str, config: GenerateConfig, prompt: int, steps: int, rate: int) -> str:
+def stem(name: str, sampling: SamplingConfig, seed: int, prompt: int, steps: int, rate: int) -> str:
     """What a clip of a prompt and `steps` played samples is called before its number: what sets it apart."""
     parts = [name, "continuation" if prompt else "unconditional"]
-    parts += [f"len{(prompt + steps) / rate:.2f}s", f"temp{config.temp:g}"]
-    default = SamplingConfig()
-    for f in fields(SamplingConfig):
-        value = getattr(config, f.name)
-        if f.name != "temp" and value != getattr(default, f.name):
-            parts.append(f"{f.name.replace('_', '')}{value:g}")
-    return "_".join([*parts, f"seed{config.seed}"])
+    parts += [f"len{(prompt + steps) / rate:.2f}s"]
+    parts += [f"{setting.replace('_', '')}{value:g}" for setting, value in sampling.telling().items()]
+    return "_".join([*parts, f"seed{seed}"])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -153,6 +153,31 @@ class SamplingConfig:
         for name in ("min_p", "floor"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+
+    def telling(self) -> dict[str, float]:
+        """The temperature, and the settings that change something."""
+        plain = asdict(SamplingConfig())
+        return {name: value for name, value in asdict(self).items() if name == "temp" or value != plain[name]}
+
+
+@dataclass
+class SamplingChoice:
+    """The settings of SamplingConfig that a user chose; null: as the checkpoint says that it is best played."""
+
+    temp: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    floor: float | None = None
+    entropy: float | None = None
+
+    def __post_init__(self) -> None:
+        self.sampling(SamplingConfig())
+
+    def sampling(self, suggested: SamplingConfig) -> SamplingConfig:
+        """What was chosen, and what is suggested where nothing was."""
+        chosen = {name: getattr(self, name) for name in asdict(suggested)}
+        return replace(suggested, **{name: value for name, value in chosen.items() if value is not None})
 
 
 @dataclass
@@ -361,7 +386,7 @@ TRAINING_ONLY = {f.name for f in fields(TrainConfig)} - {f.name for f in fields(
 
 
 @dataclass
-class GenerateConfig(SamplingConfig, ExperimentConfig):
+class GenerateConfig(SamplingChoice, ExperimentConfig):
     """`python generate.py`. configs/generate.yaml explains every key and holds the defaults."""
 
     checkpoint_path: Path | None = None
@@ -388,7 +413,7 @@ class GenerateConfig(SamplingConfig, ExperimentConfig):
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
-        SamplingConfig.__post_init__(self)
+        SamplingChoice.__post_init__(self)
         ExperimentConfig.__post_init__(self)
         if self.dt_transform is not None:
             one_of("dt_transform", self.dt_transform, DT_TRANSFORMS)
@@ -408,10 +433,6 @@ class GenerateConfig(SamplingConfig, ExperimentConfig):
         for clip in () if self.again else self.clips or ():  # the folder named by again= says how many there are
             if not 0 <= clip < (count := (self.n_samples + self.n_free) * self.n_reps):
                 raise UserError(f"clips={self.clips}: clip numbers run from 0 to {count - 1}")
-
-    @property
-    def sampling(self) -> SamplingConfig:
-        return SamplingConfig(**{setting.name: getattr(self, setting.name) for setting in fields(SamplingConfig)})
 
 
 @dataclass
@@ -440,8 +461,8 @@ class EvaluationConfig:
 
 
 @dataclass
-class SurvivalConfig(SamplingConfig):
-    """What rollout=true plays, and how samples are drawn: the settings of SamplingConfig as everywhere.
+class SurvivalConfig(SamplingChoice):
+    """What rollout=true plays, and how samples are drawn, as everywhere.
 
     clips         that start from nothing
     continued     clips besides, that continue beginnings of test recordings; measured from where they are played
@@ -467,10 +488,6 @@ class SurvivalConfig(SamplingConfig):
         if not self.prompt > 0:
             raise UserError(f"survival.prompt={self.prompt} must be above 0; for none set survival.continued=0")
         at_least("survival.seconds", self.seconds, 8)
-
-    @property
-    def sampling(self) -> SamplingConfig:
-        return SamplingConfig(**{f.name: getattr(self, f.name) for f in fields(SamplingConfig)})
 
 
 @dataclass

@@ -104,8 +104,9 @@ def play(
     listeners = [Listener(rate) for _ in range(count)]
     fingerprinters = [Fingerprinter(rate) for _ in range(count if settings.memorisation else 0)]
     blocks = generation.generate(
-        engine, beginnings, length, settings.sampling, config.seed, numbers=range(count), n_batch=count
-    )
+        engine, beginnings, length, settings.sampling(model.metadata.sampling), config.seed,
+        numbers=range(count), n_batch=count,
+    )  # fmt: skip
     whole = False
     try:
         with bar(console, f"playing {name}") as update:

@@ -40,6 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     for seed, name in enumerate(("one", "two")):
         model = tiny_model("s4d", seed)
         model.metadata.metrics["heldout_bpb"] = {"q05": 6.0, "q25": 6.5, "q50": 7.0, "q75": 7.5, "q95": 8.0}
+        model.metadata.sampling = SamplingConfig(entropy=7.0 * seed)
         checkpoint.save(folder / f"{name}.safetensors", model, model.metadata)
     extra = tuple(sorted(folder.glob("*.safetensors")))
     return Models(folder / "runs", extra, engine=EngineConfig(threads=1))
@@ -429,6 +430,18 @@ def test_shipped_clips_say_where_they_are_from(client: TestClient) -> None:
         assert "CC BY-SA 3.0" in clip.provenance
         assert client.get(f"/sound/shipped/{i}").content == clip.path.read_bytes()
     assert client.get(f"/sound/shipped/{len(found)}").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("chosen", "drawn"), [({}, (1.0, 7.0)), ({"temp": 0.8}, (0.8, 7.0)), ({"entropy": "0", "temp": None}, (1.0, 0.0))]
+)
+def test_a_take_is_drawn_as_its_model_says_unless_asked(
+    client: TestClient, models: Models, chosen: dict[str, Any], drawn: tuple[float, float]
+) -> None:
+    values = {"user": "me", "model": models.known()[1].id, "seconds": 1, **chosen}
+    (take,) = client.post("/sound/play", json=values).json()["takes"]
+    (view,) = client.get(f"/sound/look?take={take}:0").json()
+    assert (view["settings"]["temp"], view["settings"]["entropy"]) == drawn
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from conftest import notes, tiny_model
 from test_app import m4a, until
 
 from sashimi import checkpoint
-from sashimi.config import EngineConfig
+from sashimi.config import EngineConfig, SamplingConfig
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("gradio", reason="the app extra is not installed")
@@ -62,7 +62,10 @@ def models(folder: Path) -> Models:
     model = tiny_model("s4d")
     model.metadata.metrics["heldout_bpb"] = {"q05": 6.0, "q25": 6.5, "q50": 7.0, "q75": 7.5, "q95": 8.0}
     checkpoint.save(folder / "tiny.safetensors", model, model.metadata)
-    return Models(folder / "runs", (folder / "tiny.safetensors",), engine=EngineConfig(threads=1))
+    model.metadata.name, model.metadata.sampling = "wary", SamplingConfig(1.1, entropy=7.0)
+    checkpoint.save(folder / "wary.safetensors", model, model.metadata)
+    files = folder / "tiny.safetensors", folder / "wary.safetensors"
+    return Models(folder / "runs", files, engine=EngineConfig(threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -321,6 +324,22 @@ def test_by_keyboard_alone(opened: Any) -> None:
     page.locator(".take button", has_text="Kept").wait_for()
 
 
+def test_settings_are_those_that_the_model_says(opened: Any) -> None:
+    page = opened()
+    temperature = page.get_by_role("spinbutton", name=re.compile("Temperature"))
+    assert temperature.input_value() == "1"
+    page.get_by_label("Model").first.click()
+    page.get_by_role("option", name="wary").click()
+    playwright.expect(temperature).to_have_value("1.1")
+    page.click("#play")
+    page.locator(".take", has_text="temperature 1.1 · entropy 7").wait_for()
+    tab(page, "Compare")
+    for own, said in ((True, "wary · temperature 1.1 · entropy 7"), (False, "tiny · temperature 1.1 · entropy 7")):
+        page.get_by_label("Drawn as each says").set_checked(own)
+        page.click("#compare")
+        page.locator("#compared .take", has_text=said).first.wait_for()
+
+
 def test_programs_may_call_it(app: App, engine: Paced, tmp_path: Path) -> None:
     from gradio_client import Client, handle_file
 
@@ -331,12 +350,13 @@ def test_programs_may_call_it(app: App, engine: Paced, tmp_path: Path) -> None:
     wav = httpx.get(f"{app.url}{about['files']['wav']}").content
     assert sf.info(io.BytesIO(wav)).frames == 2 * RATE
     assert about["settings"]["seed"] == 5
+    assert (about["settings"]["temp"], about["settings"]["entropy"]) == (0.9, 0)
     recording = tmp_path / "tune.wav"
     sf.write(recording, notes(2, 1), RATE)
     on = client.predict(seconds=1, prompt=handle_file(str(recording)), start=0.5, end=1.5, api_name="/generate")
     assert on["settings"]["l_sample"] == 2 * RATE
     stolen = {"path": str(recording), "meta": {"_type": "gradio.FileData"}}
-    answer = httpx.post(f"{app.url}gradio_api/call/generate", json={"data": ["", 1, 1, 1, 0, 0, 0, 1, stolen, 0, 1]})
+    answer = httpx.post(f"{app.url}gradio_api/call/generate", json={"data": ["", 1, *[None] * 6, 1, stolen, 0, 1]})
     said = httpx.get(f"{app.url}gradio_api/call/generate/{answer.json()['event_id']}", timeout=20).text
     assert "event: error" in said
     with pytest.raises(Exception, match="choose from 1 to 60"):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sashimi import checkpoint
 from sashimi.checkpoint import CheckpointError, Metadata
-from sashimi.config import CodecConfig, LayerConfig
+from sashimi.config import CodecConfig, LayerConfig, SamplingConfig
 
 TOKENS = torch.arange(40)[None] * 5
 
@@ -22,7 +22,8 @@ def test_a_model_is_rebuilt_from_its_file_alone(tmp_path: Path, kind: str) -> No
     codec = CodecConfig(law="linear", rate=8000, normalize="window", window=100)
     provenance, metrics = {"data": "cançãο", "steps": 7, "seed": 1}, {"heldout_bpb": 2.5}
     path = tmp_path / "new folder" / "model.safetensors"
-    checkpoint.save(path, model, Metadata(model.config, codec, "mine", provenance, metrics))
+    sampling = SamplingConfig(temp=1.25, entropy=1.5)
+    checkpoint.save(path, model, Metadata(model.config, codec, "mine", provenance, metrics, sampling))
     back = checkpoint.load(str(path))
     assert not back.training
     with torch.no_grad():
@@ -32,6 +33,7 @@ def test_a_model_is_rebuilt_from_its_file_alone(tmp_path: Path, kind: str) -> No
     assert back.metadata.provenance.items() >= provenance.items()
     assert "code_version" in back.metadata.provenance
     assert back.metadata.metrics == metrics
+    assert back.metadata.sampling == sampling
     assert back.metadata.model.layer.backend == "auto", "how kernels are computed is the machine's affair"
     assert checkpoint.load(path, backend="torch").config.layer.backend == "torch"
     assert os.listdir(path.parent) == ["model.safetensors"]

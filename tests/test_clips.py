@@ -15,7 +15,7 @@ from conftest import tiny_model
 from sashimi import audio, checkpoint, generation
 from sashimi.clips import generate_files
 from sashimi.codec import Codec
-from sashimi.config import CodecConfig, GenerateConfig
+from sashimi.config import CodecConfig, GenerateConfig, SamplingConfig
 
 Recording = Callable[..., Path]
 
@@ -66,6 +66,26 @@ def test_same_seed_and_settings_same_bytes_whatever_the_batch(saved_model: Path,
         assert (again / "samples.csv").read_bytes() == (first / "samples.csv").read_bytes()
     other = generate_files(settings(saved_model, tmp_path / "d", seed=1))
     assert not set(by_clip(other).values()) & set(by_clip(first).values())
+
+
+def test_a_model_is_played_as_its_checkpoint_says_unless_asked(saved_model: Path, tmp_path: Path) -> None:
+    plain = by_clip(generate_files(settings(saved_model, tmp_path / "plain", temp=None)))
+    model = checkpoint.load(saved_model)
+    model.metadata.sampling = SamplingConfig(temp=0.7, entropy=3.0)
+    checkpoint.save(saved_model, model, model.metadata)
+    suggested = generate_files(settings(saved_model, tmp_path / "suggested", temp=None))
+    assert {(row["temp"], row["entropy"]) for row in table(suggested)} == {("0.7", "3.0")}
+    assert "_temp0.7_entropy3_" in table(suggested)[0]["file"]
+    partly = generate_files(settings(saved_model, tmp_path / "partly", temp=1.0))
+    assert {(row["temp"], row["entropy"]) for row in table(partly)} == {("1.0", "3.0")}
+    asked = by_clip(generate_files(settings(saved_model, tmp_path / "asked", temp=1.0, entropy=0.0)))
+    assert asked == plain
+    assert not set(by_clip(suggested).values()) & set(plain.values())
+    model.metadata.sampling = SamplingConfig()
+    checkpoint.save(saved_model, model, model.metadata)
+    again = GenerateConfig(again=suggested, save_dir=tmp_path / "again", checkpoint_path=saved_model)
+    with pytest.raises(ValueError, match="not the checkpoint"):
+        generate_files(again)
 
 
 def test_free_clips_beside_continuations(saved_model: Path, tmp_path: Path, recording: Recording) -> None:

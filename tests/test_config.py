@@ -1,6 +1,6 @@
 """Dataclasses from plain values; every YAML file composes into one."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from sashimi.config import (
     EvaluateConfig,
     GenerateConfig,
     ModelConfig,
+    SamplingChoice,
+    SamplingConfig,
     TrainConfig,
     build_settings,
 )
@@ -49,6 +51,17 @@ def test_defaults_of_files_and_dataclasses_agree() -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         for name, cls in (("train", TrainConfig), ("evaluate", EvaluateConfig)):
             assert build_settings(cls, OmegaConf.to_container(compose(name), resolve=True)) == cls()  # type: ignore[arg-type]
+
+
+def test_any_setting_of_sampling_may_be_chosen() -> None:
+    assert {f.name for f in fields(SamplingChoice)} == {f.name for f in fields(SamplingConfig)}
+    suggested = SamplingConfig(0.9, top_k=5, entropy=2.0)
+    assert SamplingChoice().sampling(suggested) == suggested
+    assert SamplingChoice(entropy=0.0, min_p=0.1).sampling(suggested) == SamplingConfig(0.9, top_k=5, min_p=0.1)
+    assert suggested.telling() == {"temp": 0.9, "top_k": 5, "entropy": 2.0}
+    assert SamplingConfig().telling() == {"temp": 1.0}
+    with pytest.raises(ValueError, match="top_p=2"):
+        SamplingChoice(top_p=2)
 
 
 def test_experiments_are_the_founding_ones() -> None:

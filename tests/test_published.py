@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from sashimi import checkpoint
 from sashimi.checkpoint import CheckpointError, LoadedModel
+from sashimi.config import SamplingConfig
 
 # What is reached: 5e-6 for S4D, 4e-5 for S4, whose C is untied from its kernel length.
 TOLERANCE = {"diag": 2e-5, "dplr": 1e-4}
@@ -133,6 +134,14 @@ def test_conversion_is_a_command(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 blocks of S4" in done.stdout
     check(checkpoint.load(out), "dplr", TOLERANCE["dplr"])
+    assert checkpoint.describe(out).sampling == SamplingConfig()
+    for asked, found in (("temp=1.1", (1.1, 0)), ("entropy=2", (1.1, 2))):
+        done = subprocess.run([*command[:3], str(out), str(out), "--sampling", asked], cwd=ROOT, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        sampling = checkpoint.describe(out).sampling
+        assert (sampling.temp, sampling.entropy) == found
+    wrong = subprocess.run([*command[:3], str(out), str(out), "--sampling", "tmp=1"], cwd=ROOT, capture_output=True)
+    assert b"did you mean temp?" in wrong.stderr
     broken = tmp_path / "broken.pt"
     broken.write_bytes((FIXTURES / "dplr" / "state_dict.pt").read_bytes()[:5000])
     failed = subprocess.run([*command[:3], str(broken), str(out)], cwd=ROOT, capture_output=True, text=True)

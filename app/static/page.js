@@ -136,7 +136,7 @@
       this.remove.hidden = v.kept;
       this.seam.hidden = !v.prompt; this.seam.style.left = `${(100 * v.prompt) / v.rate / (this.length() || 1)}%`;
       this.second.max = at(v.rate, v.prompt + v.played);
-      const s = v.settings, how = `${v.title} · temperature ${s.temp}` + (s.top_p < 1 ? ` · top-p ${s.top_p}` : "") + (s.top_k ? ` · top-k ${s.top_k}` : "") + (s.min_p ? ` · min-p ${s.min_p}` : "") + (s.floor ? ` · floor ${s.floor}` : "") + ` · seed ${s.seed}`;
+      const s = v.settings, how = `${v.title} · temperature ${s.temp}` + (s.top_p < 1 ? ` · top-p ${s.top_p}` : "") + (s.top_k ? ` · top-k ${s.top_k}` : "") + (s.min_p ? ` · min-p ${s.min_p}` : "") + (s.floor ? ` · floor ${s.floor}` : "") + (s.entropy ? ` · entropy ${s.entropy}` : "") + ` · seed ${s.seed}`;
       const bits = v.bits === null ? "" : ` · ${v.bits.toFixed(2)} bits per sample`;
       const played = `${at(v.rate, v.played).toFixed(1)} s`;
       if (v.status === "waiting") this.state.textContent = v.position ? `Waiting: ${v.position} before it in the queue` : "Next in the queue";
@@ -190,7 +190,10 @@
     timer = setTimeout(look, open.length ? LOOK : IDLE);
   }
 
-  const settings = (v) => ({ user, model: v[0], seconds: v[1], takes: v[2], temp: v[3], top_p: v[4], top_k: v[5], min_p: v[6], floor: v[7], seed: v[8] });
+  const DRAWN = ["temp", "top_p", "top_k", "min_p", "floor", "entropy"]; // how a sample is: left out, as the model says
+  const SETTINGS = ["model", "seconds", "takes", "seed", ...DRAWN];
+  const settings = (v) => ({ user, ...Object.fromEntries(SETTINGS.map((name, i) => [name, v[i]])) });
+  const section = (v) => v.slice(SETTINGS.length); // what comes after: prompt, mode
   function began(found, place, listen = true) {
     say("");
     const group = found.takes.map((id) => card(id, place));
@@ -220,7 +223,7 @@
     user: () => user,
     asked: () => JSON.stringify(asked),
     play: tried(async (...v) => {
-      const [prompt, mode] = [v[9], v[10]];
+      const [prompt, mode] = section(v);
       const values = settings(v);
       if (mode === "Continue") {
         if (!prompt) throw new Error("choose a recording under Prompt first, or improvise");
@@ -232,12 +235,13 @@
       const values = { ...settings(v), parent: asked.take, at: asked.at };
       began(await post("sound/play", values), "takes"); tab("Play");
     }),
-    compare: tried(async (models, ...v) => {
+    compare: tried(async (models, own, ...v) => {
       if (!models.length) throw new Error("choose at least one model");
       let listen = true;
       for (const model of models) {
-        const values = { ...settings(["", ...v]), model, takes: 1 };
-        if (v[9] === "Continue" && v[8]) values.prompt = JSON.parse(v[8]);
+        const values = { ...settings(v), model, takes: 1 }, [prompt, mode] = section(v);
+        if (own) DRAWN.forEach((name) => delete values[name]);
+        if (mode === "Continue" && prompt) values.prompt = JSON.parse(prompt);
         began(await post("sound/play", values), "compared", listen);
         listen = false;
       }
