@@ -62,9 +62,7 @@ def facts(models: Models, known: Known) -> dict[str, str]:
         "Licence": str(provenance.get("licence") or data.get("licence") or "not said"),
         "Bits per byte": (f"{val:.2f} on music it was not trained on" if val else "not said")
         + (f"; its windows {heldout['q05']:.2f} to {heldout['q95']:.2f}" if heldout else ""),
-        "Best drawn with": ", ".join(
-            f"{n.replace('_', '-')} {v:g}" for n, v in known.metadata.sampling.telling().items()
-        ),
+        "Best drawn with": str(known.metadata.sampling),
         "Speed here": f"{speed:.1f} times real time" if speed else "measured when it first plays",
     }
 

@@ -74,7 +74,7 @@ def generate_files(config: GenerateConfig, experiment: str | None = None) -> Pat
     free = f", {config.n_free} by itself" if config.n_free and config.clips is None else ""
     seconds = (length - prompt) / codec.config.rate
     console.print(f"playing     {len(numbers)} x {seconds:.2f} s{after}{free}, seed {config.seed}")
-    console.print(f"drawn with  {', '.join(f'{name} {value:g}' for name, value in sampling.telling().items())}")
+    console.print(f"drawn with  {sampling}")
     console.print(f"engine      {engine.description}")
     console.print(f"into        {folder.path}")
     blocks = generation.generate(

@@ -159,6 +159,10 @@ class SamplingConfig:
         plain = asdict(SamplingConfig())
         return {name: value for name, value in asdict(self).items() if name == "temp" or value != plain[name]}
 
+    def __str__(self) -> str:
+        """As people read it, and as the command line takes it."""
+        return " ".join(f"{name}={value:g}" for name, value in self.telling().items())
+
 
 @dataclass
 class SamplingChoice:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sashimi import rollout_plots, survival
-from sashimi.config import EvaluateConfig
+from sashimi.config import EvaluateConfig, SamplingConfig
 from sashimi.files import finished
 from sashimi.metrics import BITS, SHORT, Floats, Track
 from sashimi.real_music import Real
@@ -65,9 +65,11 @@ def rows(groups: Sequence[Group], seconds: float, ranges: bool) -> list[list[str
 
 
 def said(groups: Sequence[Group]) -> list[str]:
-    """What was found in the training set, a line a group, and one for each clip that is nearer than held-out music."""
+    """How each was drawn, what was found in the training set, and each clip that is nearer than held-out music."""
     lines = []
     for group in groups:
+        if "sampling" in group.figures:
+            lines.append(f"{group.title}: drawn with {SamplingConfig(**group.figures['sampling'])}")
         verdict = group.figures.get("memorisation", {}).get("verdict", [])
         lines += [f"{group.title}: {line}" for line in verdict]
     return lines

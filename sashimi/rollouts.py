@@ -65,6 +65,8 @@ def judge(config: EvaluateConfig, folder: Path, contenders: Sequence[Contender],
                 tracks, codes = play(config, folder, contender, count, continued, console)
                 title = f"{contender.title}, continuing" if continued else contender.title
                 groups.append(_group(title, tracks, real, config))
+                drawn = config.survival.sampling(contender.model.metadata.sampling)
+                groups[-1].figures["sampling"] = asdict(drawn)
                 if config.survival.memorisation:
                     groups[-1].figures["memorisation"] = look_up(contender.folder, codec, config, codes, console)
     for group in groups:

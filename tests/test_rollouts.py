@@ -64,7 +64,14 @@ def test_the_command_line(
 ) -> None:
     """In this process: another one would take longer to load its libraries than for all else."""
     command = [str(ROOT / "evaluate.py"), f"checkpoints=[{model}]", f"data.dir={folder}"]
-    asked = ["rollout=true", "survival.clips=2", "survival.seconds=10", "survival.continued=1", "survival.prompt=1"]
+    asked = [
+        "rollout=true",
+        "survival.clips=2",
+        "survival.seconds=10",
+        "survival.continued=1",
+        "survival.prompt=1",
+        "survival.entropy=3",
+    ]
     more = ["survival.keep=true", "evaluation.splits=[]", "engine.threads=1", f"save_dir={tmp_path}/out"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [*command, *asked, *more])
@@ -72,7 +79,8 @@ def test_the_command_line(
     printed = capfd.readouterr()
     assert "left after, median (s)" in printed.out
     assert "tiny: nearest training window: " in printed.out
-    rows = printed.out[: printed.out.index("tiny: nearest")].splitlines()[-24:]
+    assert "tiny: drawn with temp=1 entropy=3\n" in printed.out
+    rows = printed.out[: printed.out.index("tiny: drawn")].splitlines()[-24:]
     assert max(map(len, rows)) <= 80
     assert "Warning" not in printed.err
     assert not recwarn.list
