@@ -24,6 +24,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output.suffix != ".safetensors":
         parser.error(f"{arguments.output}: the output must end in .safetensors")
+    for setting in arguments.sampling:
+        if "=" not in setting:
+            parser.error(f"--sampling {setting}: give a value, as in {setting}=1")
     logging.basicConfig(format="%(levelname)s: %(message)s")
     with reported_errors():
         from omegaconf import OmegaConf

@@ -140,8 +140,10 @@ def test_conversion_is_a_command(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         sampling = checkpoint.describe(out).sampling
         assert (sampling.temp, sampling.entropy) == found
-    wrong = subprocess.run([*command[:3], str(out), str(out), "--sampling", "tmp=1"], cwd=ROOT, capture_output=True)
-    assert b"did you mean temp?" in wrong.stderr
+    for asked, said in (("tmp=1", b"did you mean temp?"), ("temp", b"as in temp=1"), ("temp=x", b"must be a number")):
+        wrong = subprocess.run([*command[:3], str(out), str(out), "--sampling", asked], cwd=ROOT, capture_output=True)
+        assert wrong.returncode == 2
+        assert said in wrong.stderr
     broken = tmp_path / "broken.pt"
     broken.write_bytes((FIXTURES / "dplr" / "state_dict.pt").read_bytes()[:5000])
     failed = subprocess.run([*command[:3], str(broken), str(out)], cwd=ROOT, capture_output=True, text=True)

@@ -460,7 +460,8 @@ int64_t sashimi_run(void* player, int streams, int64_t steps, int threads, const
                     float* states, uint8_t* tokens, double* logp, float* logits) {
     const double none[6] = {1, 0, 1, 0, 0, 0};
     const double* d = sampling ? sampling : none;
-    const Job job{steps, position, keys, {d[0], d[1], d[2], d[3], d[4], d[5]}, forced, pending, states, tokens, logp, logits};
+    const Sampling drawing{d[0], d[1], d[2], d[3], d[4], d[5]};
+    const Job job{steps, position, keys, drawing, forced, pending, states, tokens, logp, logits};
     const auto* p = static_cast<const Player*>(player);
     try {
         return p->full ? run(*p->full, job, streams, threads) : run(*p->half, job, streams, threads);
